@@ -1,0 +1,1 @@
+"""The HTTP client that calls to the upstream go through."""

@@ -1,0 +1,1 @@
+"""Whose the things are that calls make and speak of."""

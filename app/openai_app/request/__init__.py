@@ -1,0 +1,1 @@
+"""What a caller sends: its key, and bodies of every kind."""

@@ -1,0 +1,175 @@
+"""The data plane in the description at /api/schema: one operation for each row of the catalogue.
+
+It is a hook of drf-spectacular, which by itself knows only Django's views.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from openai_app import metering
+from openai_app.catalogue import CATALOGUE, Operation
+from openai_app.catalogue.operation import BYTES, FORM, JSON
+from openai_app.idempotency.claims import MAX_KEY_CHARACTERS
+from openai_app.metering import Meter
+from users.authentication import KeyScheme
+
+PREFIX = "/v1"
+REFERENCE = "https://platform.openai.com/docs/api-reference"
+# Where OpenAI's reference has the operations of a tag; the older ones are no longer in it.
+SECTIONS = {
+    "Batch": "batch",
+    "ChatKit": "chatkit",
+    "Content provenance": "content_provenance_checks",
+    "Vector stores": "vector-stores",
+    "Legacy": "introduction",
+}
+_TOKENS = "By the token: counted before the call, then charged as OpenAI reports it, each class at its rate."
+_LATER = "Held at the start, charged at the end: "
+# How each family is metered, by the function that counts before the call.
+WORDS = {
+    metering.FREE.estimate: "Free.",
+    metering.CHAT.estimate: _TOKENS,
+    metering.RESPONSES.estimate: (
+        f"{_TOKENS} Web searches, file searches and sessions of the code interpreter cost so much each. "
+        "What runs in the background is charged when it has ended."
+    ),
+    metering.COMPACTION.estimate: _TOKENS,
+    metering.COMPLETIONS.estimate: _TOKENS,
+    metering.EDITS.estimate: _TOKENS,
+    metering.EMBEDDINGS.estimate: _TOKENS,
+    metering.GRADERS.estimate: "By the token that the grader's model uses.",
+    metering.DOCUMENT_SEARCH.estimate: "By the token of the documents and of the query.",
+    metering.IMAGES.estimate: "By the token where OpenAI reports it, else by the image.",
+    metering.IMAGE_EDITS.estimate: "By the token where OpenAI reports it, else by the image.",
+    metering.SPEECH.estimate: "By the token where OpenAI reports it, else by the character.",
+    metering.TRANSCRIPTION.estimate: "By the token or the second, as OpenAI reports it.",
+    metering.CONTAINERS.estimate: "By the call.",
+    metering.RUNS.estimate: f"{_LATER}by the token.",
+    metering.BATCHES.estimate: f"{_LATER}by the token, summed over the output.",
+    metering.FINE_TUNING.estimate: f"{_LATER}by the token trained on.",
+    metering.EVAL_RUNS.estimate: f"{_LATER}by the token that the evaluated model and the graders use.",
+    metering.VIDEOS.estimate: f"{_LATER}by the second, at the rate of the model and the size.",
+    metering.VIDEO_REMIXES.estimate: f"{_LATER}by the second, at the rate of the model and the size.",
+}
+# Of the query's parameters, those that are no strings.
+TYPES = {
+    "limit": "integer",
+    "starting_after": "integer",
+    "stream": "boolean",
+    "include_obfuscation": "boolean",
+}
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "description": (
+        "A new value, such as a UUID, for each new call, and the same one to repeat it: within 24 hours a"
+        " repeated call is answered as the first one was, with `Idempotent-Replayed: true`, and is not"
+        " charged again. A call that failed, and a stream that broke off, is served anew."
+    ),
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[ -~]+$"},
+}
+ERROR = {"$ref": "#/components/schemas/Error"}
+# Those of paid calls, those of calls that may be repeated, and those of all.
+PAID_ERRORS = {"402": "The balance does not cover the call; nothing was forwarded."}
+REPEATED_ERRORS = {
+    "409": "The first call with this Idempotency-Key is being served, or its answer was too large to keep.",
+    "422": "The first call with this Idempotency-Key was another one.",
+}
+ERRORS = {
+    "429": "A limit of the key or the user, or OpenAI's, is reached; `Retry-After` says when to try again.",
+    "4XX": "The request is refused, by the gateway or by OpenAI; what is somebody else's is not there: 404.",
+    "5XX": "OpenAI or the gateway failed; trying again may help.",
+}
+
+
+def add_data_plane(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The hook: `POSTPROCESSING_HOOKS` of drf-spectacular's settings names it."""
+    paths: dict[str, Any] = result["paths"]
+    every = {**PAID_ERRORS, **REPEATED_ERRORS, **ERRORS}
+    result["components"]["responses"] = {f"Error{status}": _error(text) for status, text in every.items()}
+    for row in CATALOGUE:
+        paths.setdefault(PREFIX + row.path, {})[row.method.lower()] = described(row)
+    return result
+
+
+def metered(meter: Meter) -> str:
+    """How the operations of a meter are paid for, in words."""
+    return WORDS[meter.estimate]
+
+
+def described(row: Operation) -> dict[str, Any]:
+    """One row as an operation of OpenAPI 3.0."""
+    section = SECTIONS.get(row.tag, row.tag.lower().replace(" ", "-"))
+    operation: dict[str, Any] = {
+        # Clients are generated by it, so it must be a name in any language.
+        "operationId": "openai_" + row.name.replace("-", "_"),
+        "tags": [row.tag],
+        "summary": row.summary,
+        "description": _description(row),
+        "parameters": list(_parameters(row)),
+        "security": [{KeyScheme.name: []}],
+        "responses": _responses(row),
+        "externalDocs": {"url": f"{REFERENCE}/{section}", "description": "OpenAI's reference"},
+    }
+    if row.accepts and not row.refused:
+        operation["requestBody"] = {"required": True, "content": dict(_contents(row))}
+    return operation
+
+
+def _description(row: Operation) -> str:
+    if row.refused:
+        return f"**Not offered.** {row.refused}"
+    lines = [f"**Metering.** {metered(row.meter)}"]
+    if row.lists is not None and not row.lists.is_model:
+        lines.append("Lists your own objects only.")
+    if row.accepts:
+        lines.append(f"The body may have up to {row.max_body_bytes // 2**20:,} MB.")
+    if row.aliases:
+        others = ", ".join(f"`{PREFIX}{path}`" for path in row.aliases)
+        lines.append(f"Older clients call it as {others}.")
+    return "\n\n".join(lines)
+
+
+def _parameters(row: Operation) -> Iterator[dict[str, Any]]:
+    for slot in row.slots:
+        yield {"in": "path", "name": slot, "required": True, "schema": {"type": "string"}}
+    for name in row.query:
+        yield {"in": "query", "name": name, "schema": {"type": TYPES.get(name, "string")}}
+    if row.is_repeatable and not row.refused:
+        yield IDEMPOTENCY_KEY
+
+
+def _contents(row: Operation) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Content type and media type object of each body that a row takes."""
+    for content_type in row.accepts:
+        if content_type == FORM:
+            texts = {name: {"type": "string", "example": text} for name, text in row.form_example.items()}
+            files = {name: {"type": "string", "format": "binary"} for name in row.files}
+            yield FORM, {"schema": {"type": "object", "properties": {**files, **texts}}}
+        else:
+            yield content_type, {"schema": {"type": "object"}, "example": row.example}
+
+
+def _responses(row: Operation) -> dict[str, Any]:
+    if row.refused:
+        return {"403": _error("It is not offered."), "4XX": {"$ref": "#/components/responses/Error4XX"}}
+    # Sounds and files come with the content types of their kinds.
+    answer = {"*/*" if kind == BYTES else kind: {"schema": _answer_schema(kind)} for kind in row.answers}
+    described = {"description": "OpenAI's answer, as it is.", "content": answer}
+    responses: dict[str, Any] = {str(row.succeeds_with): described}
+    paid = PAID_ERRORS if row.meter.estimate is not None else {}
+    for status in (*paid, *(REPEATED_ERRORS if row.is_repeatable else ()), *ERRORS):
+        responses[status] = {"$ref": f"#/components/responses/Error{status}"}
+    return responses
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {JSON: {"schema": ERROR}}}
+
+
+def _answer_schema(content_type: str) -> dict[str, str]:
+    if content_type == JSON:
+        return {"type": "object"}
+    if content_type.startswith("text/"):
+        return {"type": "string"}
+    return {"type": "string", "format": "binary"}

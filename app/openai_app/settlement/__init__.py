@@ -1,0 +1,1 @@
+"""How each hold comes to its end: at the end of its call, or later."""
