@@ -89,7 +89,7 @@ def no_counts_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the figures that tests have recorded as their property `figures`, and why tests were done again."""
+    """Prints the figures that tests have recorded as `figures`, and why tests were done again."""
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
         for name, value in report.user_properties:
             if name == "figures" and report.when == "call":
