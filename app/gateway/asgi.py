@@ -58,7 +58,7 @@ class Gateway:
         assert self._relay is not None
         assert self._control_plane is not None
         path: str = scope["path"]
-        if path.startswith(PREFIXES):
+        if f"{path}/".startswith(PREFIXES):
             await self._relay(scope, receive, send)
             return
         asked = path.rstrip("/")

@@ -1,7 +1,12 @@
-"""Django's share of a process: only so many requests at once, each read whole before it takes its turn."""
+"""Django's share of a process: only so many requests at once, each read whole before it takes its turn, and
+answered when that is over: neither a slow upload nor a slow reader keeps a turn or a database connection."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
 
 from common.asgi import (
     Application,
@@ -10,10 +15,12 @@ from common.asgi import (
     Receive,
     Scope,
     Send,
+    patient,
     punctual,
     read_body,
     respond_error,
     too_large,
+    transport_of,
 )
 from common.errors import ApiError, Unavailable
 
@@ -25,24 +32,31 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 MAX_WAIT_S = 5.0
 # How often it is looked whether the database still answers, while a page of Django's is waited for.
 LOOK_EVERY_S = 0.2
+# The largest files and descriptions are two megabytes. Whatever is larger is a defect, and not kept.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# So much may wait for its readers in all: anybody may ask for files, and not read them.
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
 
 
 class Answer:
-    """What Django sends, unless it comes too late."""
+    """What Django sends: kept until Django has ended, and then for a reader who may take their time."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.has_begun = False
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.size = 0
         self.is_given_up = False
 
     async def send(self, message: Message) -> None:
+        """For Django: never waits. Raises ValueError for an answer that is too large."""
+        self.size += _size_of(message)
+        if self.size > MAX_ANSWER_BYTES:
+            raise ValueError(f"An answer of Django's is larger than {MAX_ANSWER_BYTES} bytes.")
         if not self.is_given_up:
-            self.has_begun = True
-            await self._send(message)
+            self.messages.append(message)
 
 
 class Turns:
-    """Django behind a door: a slow upload waits outside of it, and nobody waits for long."""
+    """Django behind a door: slow clients wait outside of it, and nobody waits for long."""
 
     def __init__(
         self,
@@ -57,6 +71,9 @@ class Turns:
         self._is_stuck = is_stuck
         self._turn = asyncio.Semaphore(at_once)
         self._wait_s = wait_s
+        #: Answers that are being read, the oldest first.
+        self._readers: dict[Answer, Send] = {}
+        self._unread_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -67,13 +84,13 @@ class Turns:
         except ApiError as error:
             await respond_error(send, error)
             return
-        answer = Answer(send)
-        task = asyncio.ensure_future(self._django(scope, _once(body, receive), answer.send))
+        answer = Answer()
+        task = asyncio.ensure_future(self._ask(scope, _once(body, receive), answer.send))
         # A thread that hangs keeps its turn: so many hang, and no more.
         task.add_done_callback(self._end)
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_EVERY_S))[0]:
-                if self._is_stuck() and not answer.has_begun:
+                if self._is_stuck():
                     answer.is_given_up = True
                     # Django goes on, and finds that its client has left. Cancelled, it would not give its
                     # connection to the database back.
@@ -84,6 +101,41 @@ class Turns:
             answer.is_given_up = True
             task.cancel()
             raise
+        await self._pass(answer, send)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Has Django answer. Whatever it ends with, its connections to the database are closed: those of the
+        thread that it had for this request."""
+        async with ThreadSensitiveContext():
+            try:
+                await self._django(scope, receive, send)
+            finally:
+                await sync_to_async(connections.close_all)()
+
+    async def _pass(self, answer: Answer, send: Send) -> None:
+        """Sends what Django has answered, as fast as it is read."""
+        self._readers[answer] = send
+        self._unread_bytes += answer.size
+        self._make_room(answer)
+        passing = patient(send)
+        try:
+            while answer.messages:
+                message = answer.messages.popleft()
+                size = _size_of(message)
+                answer.size -= size
+                self._unread_bytes -= size
+                await passing(message)
+        finally:
+            self._unread_bytes -= answer.size
+            self._readers.pop(answer, None)
+
+    def _make_room(self, newest: Answer) -> None:
+        """Breaks off those who have taken longest, as long as too much waits for its readers."""
+        while self._unread_bytes > MAX_UNREAD_BYTES and (oldest := next(iter(self._readers))) is not newest:
+            self._unread_bytes -= oldest.size
+            oldest.size = 0
+            oldest.messages.clear()
+            transport_of(self._readers.pop(oldest)).abort()
 
     def _end(self, task: "asyncio.Future[None]") -> None:
         self._turn.release()
@@ -100,6 +152,10 @@ class Turns:
             raise Unavailable("Too many requests are under way here; try again.", retry_after_s=5) from None
 
 
+def _size_of(message: Message) -> int:
+    return len(message.get("body", b""))
+
+
 async def _read(scope: Scope, receive: Receive) -> bytes:
     """The body. Raises PayloadTooLarge, at once where the body announces its length, RequestTimedOut and
     ClientLeftError."""
@@ -110,13 +166,16 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that answers the body first, and then whatever comes after it: the client's leaving."""
+    """A `receive` that answers the body first, and then the client's leaving: Django fails on anything else,
+    such as what the server says of a request that came too early."""
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def next_message() -> Message:
         nonlocal message
         if message is None:
-            return await receive()
+            while (later := await receive())["type"] != "http.disconnect":
+                pass
+            return later
         first, message = message, None
         return first
 

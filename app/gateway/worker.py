@@ -28,12 +28,18 @@ GC_THRESHOLDS: Final = (50_000, 20, 20)
 COLLECT_ALL_BEATS: Final = 60
 
 
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with bounds on what one request may send before its body, and on the time that may take."""
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with bounds on what one request may send before its body, and on the time that may take.
+
+    A request that comes while the one before it is being answered is not: the connection ends with that
+    answer, as the client must expect (RFC 9112, section 9.3.2). The server would stop reading, and not notice
+    when the client leaves a call that costs money.
+    """
 
     _head_bytes: int | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _is_upgraded = False
+    _reads_no_more = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the server's
         super().connection_made(transport)
@@ -44,19 +50,47 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
+        if self._reads_no_more:
+            return
         self._is_upgraded = True
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
+        if self._is_answering:
+            self._reads_no_more = True
+            self.cycle.keep_alive = False
+        else:
+            self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self._reads_no_more:
+            return
         self._head_bytes = None
         self._stop_waiting()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not self._reads_no_more:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._reads_no_more:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._is_answering or (self.cycle.more_body and not self.cycle.response_started):
+            super().send_400_response(msg)
+        elif self.cycle.more_body:
+            # It would stand amid the answer.
+            self.transport.close()
+        else:
+            self._reads_no_more = True
+            self.cycle.keep_alive = False
+
     def data_received(self, data: bytes) -> None:
+        if self._reads_no_more:
+            return
         super().data_received(data)
         if self._head_bytes is not None:
             self._head_bytes += len(data)
@@ -81,11 +115,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self._is_answering:
-            # It came behind a request that is being answered, which is not to be cut off.
-            self._await_head()
-        else:
-            self.transport.close()
+        self.transport.close()
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # the package has no types
@@ -93,7 +123,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # the package has no types
 
     CONFIG_KWARGS: Final[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": BoundedHeadProtocol,
+        "http": BoundedProtocol,
         "ws": "websockets-sansio",
         "ws_max_size": MAX_FRAME_BYTES,
         # Speech in base64 hardly shrinks, and each connection would keep a compressor's memory.

@@ -24,7 +24,7 @@ MANAGE = settings.ROOT / "app" / "manage.py"
 # No start takes as long on the slowest machine; it only keeps a failure from hanging the tests.
 KILLED_AFTER_S = 120
 _IS_FILE = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
-_PROVISION = "from gateway.provision import provision; provision(is_demo=False)"
+_PROVISION = "from gateway.provision import provision; provision()"
 
 
 @dataclass

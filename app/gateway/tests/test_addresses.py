@@ -17,6 +17,30 @@ def test_a_post_reaches_its_view_with_and_without_the_slash(client: Client, path
     assert answer.json()["error"]["code"] == "invalid_credentials"
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/nothing", "/api/nothing/"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_address_under_api_that_does_not_exist_is_an_error_in_json(
+    client: Client, method: str, path: str
+) -> None:
+    answer = client.generic(method, path)
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/user/me", "/api/nothing", "/api/docs"])
+def test_another_host_name_under_api_is_an_error_in_json(client: Client, path: str) -> None:
+    answer = client.get(path, headers={"host": "evil.example"})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json()["error"]["code"] == "invalid_request"
+    assert "evil" not in answer.content.decode()
+
+
+def test_another_host_name_elsewhere_is_a_page(client: Client) -> None:
+    answer = client.get("/admin/login/", headers={"host": "evil.example"})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer["Content-Type"].startswith("text/html")
+
+
 def test_the_root_leads_to_the_description(client: Client) -> None:
     assert client.get("/").headers["location"] == "/api/docs"
 

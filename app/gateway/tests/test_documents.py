@@ -44,7 +44,7 @@ def test_the_readme_lists_exactly_the_variables_that_are_read() -> None:
 
 
 def test_compose_hands_on_every_variable_that_is_not_the_images_own() -> None:
-    of_the_image = {"DATA_DIR", "HOST", "PORT", "STATIC_ROOT", "DEBUG"}
+    of_the_image = {"DATA_DIR", "HOST", "PORT", "STATIC_ROOT"}
     of_the_way_out = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
     handed_on = set(compose()["services"]["gateway"]["environment"])
     assert handed_on == read() - of_the_image | of_the_way_out

@@ -18,10 +18,10 @@ import psycopg2
 import pytest
 from django.conf import settings
 
-from gateway.tests.running import MANAGE, Gateway, database, environment, running
+from gateway.provision import START_CREDITS
+from gateway.tests.running import MANAGE, Gateway, database, environment, log_of, running
 
 pytestmark = pytest.mark.xdist_group("serve")
-DEMO_CREDITS = 100_000
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_it_says_that_the_simulator_answers(first: Gateway) -> None:
 def test_the_first_balance_is_an_entry_with_a_reason(first: Gateway) -> None:
     history = get(f"{first.url}/api/balance/entries", Authorization=f"Bearer {token_of(first)}")
     oldest = history["results"][-1]
-    assert (oldest["amount"], oldest["reason"]) == (DEMO_CREDITS, "a start with the simulator")
+    assert (oldest["amount"], oldest["reason"]) == (START_CREDITS, "The first superuser's start balance")
 
 
 def test_metrics_of_all_workers_are_answered_together(first: Gateway) -> None:
@@ -195,7 +195,7 @@ def test_a_signal_lets_open_streams_finish_and_leaves_nothing_on_hold(tmp_path: 
         with running(tmp_path / "data", **variables) as gateway:
             balance = get(f"{gateway.url}/api/balance", Authorization=f"Bearer {token}")
     assert balance["held"] == 0
-    assert balance["balance"] < DEMO_CREDITS
+    assert balance["balance"] < START_CREDITS
 
 
 def test_ctrl_c_ends_it_cleanly_and_the_simulator_with_it(tmp_path: Path) -> None:
@@ -223,11 +223,11 @@ def test_with_credentials_given_none_are_printed_and_the_commands_take_the_passw
     with running(tmp_path / "data", **given) as gateway:
         assert given["DJANGO_SUPERUSER_PASSWORD"] not in gateway.printed
         balance, answer = paste(gateway.commands, **given)
-    assert balance["balance"] == DEMO_CREDITS
+    assert balance["balance"] == START_CREDITS
     assert answer["object"] == "chat.completion"
 
 
-def test_with_an_upstream_of_ones_own_nothing_is_granted_but_a_command_for_it_is_offered(
+def test_with_an_upstream_of_ones_own_the_start_is_the_same_three_commands(
     first: Gateway, tmp_path: Path
 ) -> None:
     upstream = re.search(r"upstream: (http\S+/v1)", first.printed)
@@ -235,9 +235,40 @@ def test_with_an_upstream_of_ones_own_nothing_is_granted_but_a_command_for_it_is
     with running(tmp_path / "data", OPENAI_BASE_URL=upstream[1], OPENAI_API_KEY="sk-of-the-operator") as own:
         assert "the simulator" not in own.printed
         assert "sk-of-the-operator" not in own.printed
-        changed, balance, answer = paste(own.commands)
-    assert changed["balance"] == balance["balance"] == DEMO_CREDITS
+        assert len(own.commands) == 3
+        balance, answer = paste(own.commands)
+    assert balance["balance"] == START_CREDITS
     assert answer["object"] == "chat.completion"
+
+
+def test_a_superuser_who_was_there_before_the_first_start_is_granted_nothing(tmp_path: Path) -> None:
+    email = "alice@example.com"
+    given = {"DJANGO_SUPERUSER_EMAIL": email, "DJANGO_SUPERUSER_PASSWORD": "correct horse battery"}
+    with database() as variables:
+        for command in (["migrate"], ["createsuperuser", "--noinput", "--email", email]):
+            subprocess.run(
+                [sys.executable, MANAGE, *command, "--verbosity", "0"],
+                env=environment(tmp_path / "data", **variables, **given),
+                check=True,
+            )
+        with running(tmp_path / "data", **variables, **given) as gateway:
+            (balance,) = paste(gateway.commands[:2], **given)
+    assert balance["balance"] == 0
+
+
+def test_a_weak_key_and_a_weak_password_are_taken_with_a_warning(tmp_path: Path) -> None:
+    given = {"SECRET_KEY": "only-mine", "DJANGO_SUPERUSER_PASSWORD": "4711471"}
+    with running(tmp_path / "data", **given) as gateway:
+        balance, answer = paste(gateway.commands, **given)
+        log = log_of(tmp_path / "data").read_text()
+    assert balance["balance"] == START_CREDITS
+    assert answer["object"] == "chat.completion"
+    assert log.count("SECRET_KEY is weak") == 1
+    (of_password,) = [line for line in log.splitlines() if "DJANGO_SUPERUSER_PASSWORD" in line]
+    assert "too short" in of_password
+    assert "entirely numeric" in of_password
+    for secret in given.values():
+        assert secret not in log + gateway.printed
 
 
 def test_without_an_upstream_and_without_demo_it_refuses_to_start(tmp_path: Path) -> None:

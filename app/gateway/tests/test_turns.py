@@ -4,9 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from common.asgi import Message, Receive, Scope, Send, read_body, respond
 from gateway.turns import MAX_BODY_BYTES, Turns
@@ -149,3 +151,101 @@ async def test_a_client_that_leaves_its_upload_is_answered_nothing() -> None:
     client = Client(part(b"a", more=True), {"type": "http.disconnect"})
     await client.call(Turns(Echo()))
     assert client.got == []
+
+
+class SlowClient(Client):
+    """One that takes the head of an answer, and the rest when it is let; its connection can be broken off."""
+
+    def __init__(self) -> None:
+        super().__init__(part(b""))
+        self.transport = self
+        self.has_begun = asyncio.Event()
+        self.may_read = asyncio.Event()
+        self.is_aborted = False
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        self.has_begun.set()
+        await self.may_read.wait()
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self.may_read.set()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+async def test_a_slow_reader_keeps_no_turn() -> None:
+    echo = Echo()
+    echo.may_end.set()
+    turns = Turns(echo, at_once=1, wait_s=60)
+    slow, quick = SlowClient(), Client(part(b"quick"))
+    reading = asyncio.ensure_future(slow.call(turns))
+    await slow.has_begun.wait()
+    await quick.call(turns)
+    assert (quick.status, quick.got[1]["body"]) == (200, b"quick")
+    slow.may_read.set()
+    await reading
+    assert [message["type"] for message in slow.got] == ["http.response.start", "http.response.body"]
+
+
+async def test_of_slow_readers_the_oldest_are_broken_off_when_too_much_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.turns.MAX_UNREAD_BYTES", 250)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, [], bytes(100))
+
+    turns = Turns(answer)
+    clients = [SlowClient() for _ in range(4)]
+    reading = []
+    for client in clients:
+        reading.append(asyncio.ensure_future(client.call(turns)))
+        await client.has_begun.wait()
+    assert [client.is_aborted for client in clients] == [True, True, False, False]
+    for client in clients:
+        client.may_read.set()
+    await asyncio.gather(*reading)
+    assert [len(client.got) for client in clients] == [1, 1, 2, 2]
+    # All of it is gone: there is room for as much again.
+    again = [SlowClient() for _ in range(2)]
+    reading = [asyncio.ensure_future(client.call(turns)) for client in again]
+    await asyncio.gather(*(client.has_begun.wait() for client in again))
+    assert not any(client.is_aborted for client in again)
+    for client in again:
+        client.may_read.set()
+    await asyncio.gather(*reading)
+
+
+async def test_an_answer_without_bounds_is_not_kept() -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(1024 * 1024), "more_body": True})
+
+    client = Client(part(b""))
+    with pytest.raises(ValueError, match="larger"):
+        await client.call(Turns(stream))
+    assert client.got == []
+
+
+async def test_the_connections_of_djangos_thread_are_closed_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_in: list[int] = []
+    closed_in: list[int] = []
+    monkeypatch.setattr("gateway.turns.connections.close_all", lambda: closed_in.append(get_ident()))
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        asked_in.append(await sync_to_async(get_ident)())
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await Client(part(b"")).call(Turns(fail))
+    assert asked_in == closed_in
+    assert asked_in != [get_ident()]
