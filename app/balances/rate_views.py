@@ -27,7 +27,8 @@ _NEW_RATE = OpenApiExample(
         tags=["Rates"],
         summary="List the rates",
         description="For operators. The longest pattern that fits a model's name decides, unit by unit; "
-        f"a unit without a rate costs its default, in credits: {_DEFAULTS}.",
+        f"a unit without a rate costs its default, in credits: {_DEFAULTS}. Reasoning without a rate costs "
+        "what output does.",
         examples=[RATE_EXAMPLE],
         responses={200: RateSerializer(many=True), **errors(401, 403)},
     ),

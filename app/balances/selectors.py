@@ -1,7 +1,7 @@
 """What is read of the ledger, computed by the database."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import BigIntegerField, Count, Expression, F, Q, QuerySet, Sum, Value
@@ -15,6 +15,8 @@ from balances.models import Entry
 ALL_USERS = "all"
 # A period that nobody named is this long: sums over all time read the whole history.
 USUAL_PERIOD = timedelta(days=30)
+# Python knows no time before it.
+FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 # What usage can be added up by, and where an entry has it.
 USAGE_BY: Mapping[str, Expression | F] = {
     "day": TruncDate("created_at"),
@@ -25,7 +27,7 @@ USAGE_BY: Mapping[str, Expression | F] = {
 }
 # OpenAI's usage objects call the sum of the first `prompt_tokens`, that of the second `completion_tokens`.
 INPUT_TOKENS = (units.INPUT, units.CACHED_INPUT, units.AUDIO_INPUT, units.IMAGE_INPUT)
-OUTPUT_TOKENS = (units.OUTPUT, units.AUDIO_OUTPUT, units.IMAGE_OUTPUT)
+OUTPUT_TOKENS = (units.OUTPUT, units.REASONING, units.AUDIO_OUTPUT, units.IMAGE_OUTPUT)
 
 
 def entries(
@@ -53,7 +55,9 @@ def usage(
 
     Tokens are those of the charges: a correction repeats what its charge had counted.
     """
-    since = since or (until or timezone.now()) - USUAL_PERIOD
+    if since is None:
+        end = until or timezone.now()
+        since = end - min(USUAL_PERIOD, end - FIRST_TIME)
     of_calls = entries(user_id=user_id, since=since, until=until).filter(hold__isnull=False)
     charged = Q(kind=Entry.Kind.CHARGE)
     # The names are not those of the model's own fields, which an annotation may not take.

@@ -84,7 +84,11 @@ class EntrySerializer(serializers.ModelSerializer[Entry]):
 
 
 class RateSerializer(serializers.ModelSerializer[Rate]):
-    unit = serializers.ChoiceField(choices=units.UNITS)
+    unit = serializers.ChoiceField(
+        choices=units.UNITS,
+        # The framework's own words repeat what was sent, which need not be text that can be sent back.
+        error_messages={"invalid_choice": f"One of these is needed: {', '.join(units.UNITS)}."},
+    )
     credits_per_unit = serializers.DecimalField(max_digits=15, decimal_places=6, min_value=0)
 
     class Meta:
@@ -138,4 +142,4 @@ class UsageSerializer(serializers.Serializer[Any]):
     calls = serializers.IntegerField()
     credits = serializers.IntegerField(help_text="Charged, corrections included.")
     input_tokens = serializers.IntegerField(help_text="Text, cached, audio and image input, as charged.")
-    output_tokens = serializers.IntegerField(help_text="Text, audio and image output, as charged.")
+    output_tokens = serializers.IntegerField(help_text="Text, reasoning, audio and image output, as charged.")

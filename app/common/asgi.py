@@ -30,6 +30,8 @@ LEAST_BODY_BYTES_PER_S = 1_000
 READER_WITHIN_S = 600.0
 
 JSON = (b"content-type", b"application/json")
+# What a file is, OpenAI says, or whoever uploaded it: no browser may take it for a page.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 T = TypeVar("T")
 
@@ -172,7 +174,7 @@ def too_large(most_bytes: int) -> PayloadTooLarge:
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """A whole answer; its length is added to the headers."""
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length, NOSNIFF]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -5,7 +5,7 @@ import math
 import sys
 from typing import Any, Final
 
-from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.core.exceptions import DisallowedHost, PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 API_PREFIX: Final = "/api/"
 # A page that can be asked for; more would let one request load a whole history.
 MOST_ON_A_PAGE: Final = 500
+# The largest id that a database gives has so many.
+MOST_DIGITS: Final = 19
 _BY_STATUS: Final = {cls.status: cls for cls in ApiError.__subclasses__()}
 
 
@@ -78,9 +80,23 @@ def _first(detail: Any) -> tuple[str | None, str]:
     return ".".join(named) or None, str(detail)
 
 
+def _is_of_api(request: HttpRequest) -> bool:
+    # What was sent as /api/ has lost its slash by now.
+    return f"{request.path_info}/".startswith(API_PREFIX)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler400`, for what is refused before any view is asked: under /api/, the API's error."""
+    if not _is_of_api(request):
+        return defaults.bad_request(request, exception)
+    if isinstance(exception, DisallowedHost):
+        return _plain(BadRequest("The gateway does not answer to this host name; see ALLOWED_HOSTS."))
+    return _plain(BadRequest("The request cannot be understood."))
+
+
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's `handler404`: an address under /api/ that does not exist gets the API's error."""
-    if not request.path_info.startswith(API_PREFIX):
+    if not _is_of_api(request):
         return defaults.page_not_found(request, exception)
     return _plain(NotFound(f"There is no {request.method} {request.path}."))
 
@@ -92,7 +108,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """
     if isinstance(sys.exc_info()[1], OperationalError | InterfaceError | InternalError):
         return _plain(Unavailable("The database does not answer; try again."))
-    if not request.path_info.startswith(API_PREFIX):
+    if not _is_of_api(request):
         return defaults.server_error(request)
     return _plain(ApiError("Something went wrong here; the operator's log says what."))
 
@@ -119,8 +135,10 @@ class History(CursorPagination):
     def decode_cursor(self, request: Request) -> Cursor | None:
         """Raises NotFound for a cursor that this class has not made."""
         cursor = super().decode_cursor(request)
-        if cursor is not None and cursor.position is not None and not str(cursor.position).isdecimal():
-            raise exceptions.NotFound(self.invalid_cursor_message)
+        if cursor is not None and cursor.position is not None:
+            position = str(cursor.position)
+            if not (position.isascii() and position.isdecimal() and len(position) <= MOST_DIGITS):
+                raise exceptions.NotFound(self.invalid_cursor_message)
         return cursor
 
 

@@ -82,6 +82,16 @@ class InsufficientBalance(ApiError):
     type = "insufficient_quota"
     code = "insufficient_quota"
 
+    def __init__(self, message: str, *, available: int) -> None:
+        """`available` in credits."""
+        super().__init__(message)
+        self.available = available
+
+    @property
+    def headers(self) -> dict[str, str]:
+        left = {"x-balance-charged": "0", "x-balance-remaining": str(self.available)}
+        return {**super().headers, **left}
+
 
 class PermissionDenied(ApiError):
     status = 403

@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 
 # Read from `.env` as well as from the real environment, which wins.
 DEFAULT_ENV_FILE: Final = ".env"
-# SQLite waits this long for another process's transaction before it gives up.
+# SQLite waits this long for another process's transaction before it gives up; the data plane less long.
 SQLITE_BUSY_TIMEOUT_S: Final = 20
 # A PostgreSQL host that does not answer must fail a request, not hold it for the kernel's two minutes: the
 # least that libpq takes, to find the host again soon. Connections whose other end is gone without a word end.
@@ -154,10 +154,10 @@ class Environment:
 def secret_key(given: str, *, kept_in: Path, must_be_given: bool = False) -> str:
     """The key that signs sessions: `given`, else the one kept in a file, which is made at the first call.
 
-    Several hosts behind one address need the same key: there it `must_be_given`.
+    Several hosts behind one address need the same key: there it `must_be_given`, and no weak one is taken.
     """
     if given:
-        if len(given) < SECRET_KEY_CHARACTERS or len(set(given)) < SECRET_KEY_VARIETY:
+        if must_be_given and is_weak(given):
             raise ImproperlyConfigured(f"SECRET_KEY: want {SECRET_KEY_CHARACTERS} random characters or more")
         return given
     if must_be_given:
@@ -186,6 +186,11 @@ def secret_key(given: str, *, kept_in: Path, must_be_given: bool = False) -> str
         return _private_text(kept_in)
     except OSError as error:
         raise ImproperlyConfigured(f"SECRET_KEY is not set and {kept_in} cannot be made: {error}") from None
+
+
+def is_weak(key: str) -> bool:
+    """Whether a key of sessions could be guessed, as far as Django's own check can tell."""
+    return len(key) < SECRET_KEY_CHARACTERS or len(set(key)) < SECRET_KEY_VARIETY
 
 
 def _private_text(path: Path) -> str:

@@ -67,12 +67,13 @@ OPEN_REGISTRATION = ENV.boolean("OPEN_REGISTRATION", default=False)
 DJANGO_SUPERUSER_EMAIL = ENV.email("DJANGO_SUPERUSER_EMAIL")
 DJANGO_SUPERUSER_PASSWORD = ENV.text("DJANGO_SUPERUSER_PASSWORD")
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    {"NAME": validator}
     for validator in (
-        "UserAttributeSimilarityValidator",
-        "MinimumLengthValidator",
-        "CommonPasswordValidator",
-        "NumericPasswordValidator",
+        "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "django.contrib.auth.password_validation.CommonPasswordValidator",
+        "django.contrib.auth.password_validation.NumericPasswordValidator",
+        "users.passwords.MaximumLengthValidator",
     )
 ]
 
@@ -199,8 +200,9 @@ REST_FRAMEWORK = {
     "DEFAULT_PAGINATION_CLASS": "common.drf.Pages",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "common.drf.exception_handler",
-    # Per address: enough for a person who mistypes, too few to guess a password.
-    "DEFAULT_THROTTLE_RATES": {"auth": "10/min", "registration": "10/min"},
+    # Per address: log-ins that fail, enough for a person who mistypes, too few to guess a password; and
+    # registrations where anybody may, enough for a class, too few to fill the database.
+    "DEFAULT_THROTTLE_RATES": {"auth": "10/min", "registration": "60/min"},
     # How many proxies may be believed about a caller's address; without one the header is the caller's own.
     "NUM_PROXIES": 1 if BEHIND_TLS_PROXY else 0,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",

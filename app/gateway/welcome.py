@@ -16,7 +16,6 @@ from gateway.provision import Superuser
 READY_WITHIN_S: Final = 60
 POLL_EVERY_S: Final = 0.05
 ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104  # nosec B104
-SUGGESTED_CREDITS: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _is_ready(address: Address) -> bool:
         connection.close()
 
 
-def text(address: Address, superuser: Superuser | None, *, upstream: str, has_balance: bool) -> str:
+def text(address: Address, superuser: Superuser | None, *, upstream: str) -> str:
     """The lines to print. Only credentials that were made up just now appear in them."""
     url = public_url(address)
     lines = ["", f"Tollgate serves at {address.url} (upstream: {upstream})"]
@@ -91,11 +90,11 @@ def text(address: Address, superuser: Superuser | None, *, upstream: str, has_ba
         lines.append(f"Superuser made: {superuser.email}")
     if superuser.made_up_password:
         lines += [f"Its password, shown this once: {superuser.made_up_password}", ""]
-    lines += ["To try it, paste into a shell:", "", *_commands(url, superuser, has_balance), "", ""]
+    lines += ["To try it, paste into a shell:", "", *_commands(url, superuser), "", ""]
     return "\n".join(lines)
 
 
-def _commands(url: str, superuser: Superuser, has_balance: bool) -> list[str]:
+def _commands(url: str, superuser: Superuser) -> list[str]:
     if superuser.made_up_password:
         password = shlex.quote(f"password={superuser.made_up_password}")
     else:
@@ -106,13 +105,9 @@ def _commands(url: str, superuser: Superuser, has_balance: bool) -> list[str]:
     bearer = '-H "Authorization: Bearer $TOKEN"'
     json = "-H 'Content-Type: application/json'"
     chat = '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}]}'
-    commands = [
+    return [
         f"TOKEN=$(curl -sS {url}/api/user/auth --data-urlencode {email} --data-urlencode {password}"
         """ | sed 's/.*"token": *"\\([^"]*\\)".*/\\1/')""",
         f"curl -sS {url}/api/balance {bearer}",
         f"curl -sS {url}/v1/chat/completions {bearer} {json} -d '{chat}'",
     ]
-    if not has_balance:
-        amount = f"""-d '{{"balance": {SUGGESTED_CREDITS}}}'"""
-        commands.insert(1, f"curl -sS -X PATCH {url}/api/balance/{superuser.id} {bearer} {json} {amount}")
-    return commands

@@ -22,9 +22,12 @@ class LogInForm(AuthenticationForm):  # type: ignore[misc]  # unfold has no type
     """As often as at /api/user/auth, and counted together: this is the same password."""
 
     def clean(self) -> dict[str, Any]:
-        if not LogIns().allow_request(self.request, None):
+        tries = LogIns()
+        if not tries.allow_request(self.request, None):
             raise forms.ValidationError("Too many tries; wait a minute.")
         cleaned: dict[str, Any] = super().clean()
+        if self.get_user() is not None:
+            tries.give_back()
         return cleaned
 
 

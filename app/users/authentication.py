@@ -37,7 +37,7 @@ class KeyAuthentication(BaseAuthentication):
         if not key.is_valid_at(now):
             raise AuthenticationFailed("This API key has expired.", "invalid_api_key")
         if not key.user.is_active:
-            raise AuthenticationFailed("This user has been disabled.", "account_deactivated")
+            raise AuthenticationFailed("This user has been disabled.")
         if key.last_used_at is None or now - key.last_used_at > LAST_USED_GRAIN:
             long_ago = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USED_GRAIN)
             ApiKey.objects.filter(long_ago, pk=key.pk).update(last_used_at=now)

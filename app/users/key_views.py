@@ -11,7 +11,7 @@ from common.drf import Pages, errors
 from common.errors import Conflict
 from users.models import ApiKey
 from users.permissions import LogInToChange, user_of
-from users.serializers import KeyFilter, KeySerializer, KeyWithSecretSerializer, LimitsSerializer
+from users.serializers import KeyFilter, KeySerializer, KeyWithSecretSerializer
 
 KEY = {
     "id": 7,
@@ -116,19 +116,29 @@ class KeyDetailView(_OwnKeys, generics.RetrieveDestroyAPIView[ApiKey]):
 
     @extend_schema(
         tags=["Keys"],
-        summary="Change a key's limits",
-        description="They are in force with the next call. The user's own limits, which only an operator "
-        "changes, count beside them. Needs a login key.",
-        request=LimitsSerializer,
+        summary="Change a key",
+        description="Its name, models, expiry and limits: those that are given, in force with the next call. "
+        "The user's own limits, which only an operator changes, count beside the key's. "
+        "A login key keeps its expiry. Needs a login key.",
+        request=KeySerializer,
         examples=[
             OpenApiExample("Sixty calls a minute", {"requests_per_minute": 60}, request_only=True),
+            OpenApiExample(
+                "Another name, two models, until the end of the year",
+                {
+                    "name": "Laptop",
+                    "allowed_models": ["gpt-4o-mini", "gpt-4.1*"],
+                    "expires_at": "2026-12-31T23:59:59Z",
+                },
+                request_only=True,
+            ),
             KEY_EXAMPLE,
         ],
         responses={200: KeySerializer, **errors(400, 401, 403, 404)},
     )
     def patch(self, request: Request, pk: int) -> Response:
         key = self.get_object()
-        given = LimitsSerializer(data=request.data)
+        given = self.get_serializer(key, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         # Not the whole row: a call or a revocation may write to it meanwhile.
         ApiKey.objects.filter(pk=key.pk).update(**given.validated_data)

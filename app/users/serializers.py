@@ -13,13 +13,12 @@ from rest_framework.validators import UniqueValidator
 from common.drf import StrictIntegerField
 from users import limits
 from users.models import ApiKey, User, normalise_email
+from users.passwords import LONGEST_PASSWORD
 from users.permissions import require_log_in, user_of
 
 EMAIL_TAKEN = "There is a user with this e-mail address."
 # A page of patterns is a mistake, and each is tried at each call.
 MOST_PATTERNS = 100
-# Hashing takes longer the longer the text.
-LONGEST_PASSWORD = 128
 
 
 class EmailField(serializers.EmailField):
@@ -189,6 +188,10 @@ class KeySerializer(LimitsSerializer, serializers.ModelSerializer[ApiKey]):
     def validate_expires_at(self, value: Any) -> Any:
         if value is not None and value <= timezone.now():
             raise serializers.ValidationError("This time has passed.")
+        key = self.instance
+        if key is not None and key.kind == ApiKey.Kind.LOGIN and value != key.expires_at:
+            # Else whoever got hold of one would keep it for ever.
+            raise serializers.ValidationError("A login key ends when it was made to; log in anew.")
         return value
 
 

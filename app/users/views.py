@@ -11,6 +11,7 @@ from rest_framework import generics
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from common.drf import Pages, errors
@@ -77,7 +78,13 @@ class RegisterView(generics.CreateAPIView[User]):
 class LogInView(APIView):
     authentication_classes = []
     permission_classes = [AllowAny]
-    throttle_classes = [LogIns]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._tries = LogIns()
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        return [self._tries]
 
     @extend_schema(
         tags=["Users"],
@@ -111,6 +118,7 @@ class LogInView(APIView):
         )
         if not isinstance(user, User):
             raise BadRequest("The e-mail address or the password is wrong.", code="invalid_credentials")
+        self._tries.give_back()
         key, secret = ApiKey.issue(
             user=user, name="Log-in", kind=ApiKey.Kind.LOGIN, expires_at=timezone.now() + LOG_IN_LASTS
         )

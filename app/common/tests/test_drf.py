@@ -41,7 +41,7 @@ def answer(exc: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         (exceptions.MethodNotAllowed("PUT"), 405, "method_not_allowed"),
         (exceptions.NotAcceptable(), 406, "invalid_request"),
         (exceptions.UnsupportedMediaType("text/x"), 415, "invalid_request"),
-        (InsufficientBalance("too little"), 402, "insufficient_quota"),
+        (InsufficientBalance("too little", available=3), 402, "insufficient_quota"),
     ],
 )
 def test_an_error_is_told_with_status_and_code(exc: Exception, status: int, code: str) -> None:

@@ -49,7 +49,7 @@ def test_a_revoked_an_expired_and_a_disabled_users_key_are_refused(api: APIClien
     assert api.get(ME).status_code == 200
     User.objects.update(is_active=False)
     disabled = api.get(ME)
-    assert (disabled.status_code, disabled.json()["error"]["code"]) == (401, "account_deactivated")
+    assert (disabled.status_code, disabled.json()["error"]["code"]) == (401, "invalid_api_key")
     User.objects.update(is_active=True)
     key.revoke()
     assert api.get(ME).status_code == 401

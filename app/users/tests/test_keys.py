@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from conftest import PASSWORD
 from users.models import ApiKey, User, digest_of
 
 KEYS = "/api/keys"
@@ -119,6 +120,53 @@ def test_an_issued_key_reads_keys_and_makes_rotates_or_revokes_none(client_of: C
     assert ApiKey.objects.count() == 2
 
 
+def test_a_keys_name_models_and_expiry_are_changed_one_by_one(client_of: Clients, alice: User) -> None:
+    key, secret = ApiKey.issue(user=alice, name="Laptop", requests_per_minute=60)
+    client, url = client_of(alice), f"{KEYS}/{key.pk}"
+    expires = timezone.now() + timedelta(days=1)
+    changes: list[dict[str, object]] = [
+        {"name": "Desk"},
+        {"allowed_models": ["gpt-4o-mini"]},
+        {"expires_at": expires.isoformat().replace("+00:00", "Z")},
+        {"expires_at": None},
+        {"allowed_models": [], "name": "Sofa"},
+        {},
+    ]
+    expected = client.get(url).json()
+    for change in changes:
+        answer = client.patch(url, {**change, "kind": "login", "user": 1, "prefix": "x", "colour": "red"})
+        assert answer.status_code == 200
+        expected |= change
+        # Whether it works is asked below, which is a use.
+        assert answer.json() | {"last_used_at": None} == expected | {"last_used_at": None}
+        assert client.get(url).json() == answer.json()
+        assert works(secret)
+    key.refresh_from_db()
+    assert (key.user, key.kind, key.requests_per_minute) == (alice, ApiKey.Kind.ISSUED, 60)
+
+
+def test_a_revoked_key_stays_revoked_when_it_is_changed(client_of: Clients, alice: User) -> None:
+    key, secret = ApiKey.issue(user=alice, name="Laptop")
+    key.revoke()
+    body = {"name": "Desk", "expires_at": None, "revoked_at": None}
+    assert client_of(alice).patch(f"{KEYS}/{key.pk}", body).json()["revoked_at"] is not None
+    assert not works(secret)
+
+
+def test_a_login_key_is_not_made_to_last_longer(client_of: Clients, api: APIClient, alice: User) -> None:
+    body = {"email": "alice@example.org", "password": PASSWORD}
+    assert api.post("/api/user/auth", body).status_code == 200
+    key = ApiKey.objects.get(user=alice)
+    client, url = client_of(alice), f"{KEYS}/{key.pk}"
+    shown = client.get(url).json()
+    for expires in (None, "2999-01-01T00:00:00Z"):
+        answer = client.patch(url, {"name": "Mine", "expires_at": expires})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_at")
+    # To send back what was read is to change nothing.
+    changed = client.patch(url, {**shown, "name": "Mine"})
+    assert (changed.status_code, changed.json()) == (200, {**shown, "name": "Mine"})
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -136,10 +184,15 @@ def test_an_issued_key_reads_keys_and_makes_rotates_or_revokes_none(client_of: C
 def test_what_is_wrong_with_a_new_key_is_named(
     client_of: Clients, alice: User, body: dict[str, object], param: str
 ) -> None:
-    answer = client_of(alice).post(KEYS, body)
+    client = client_of(alice)
+    answer = client.post(KEYS, body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert ApiKey.objects.count() == 1
+    if body:
+        key, _ = ApiKey.issue(user=alice, name="Laptop")
+        changed = client.patch(f"{KEYS}/{key.pk}", body)
+        assert (changed.status_code, changed.json()) == (400, answer.json())
 
 
 def test_a_key_without_limits_may_call_every_model_for_ever(client_of: Clients, alice: User) -> None:

@@ -236,7 +236,7 @@ def test_the_admins_form_says_the_same_of_a_wrong_password_and_an_unknown_addres
 
 def test_the_admins_form_is_throttled_by_account_from_wherever(client: Client, olga: User) -> None:
     for number in range(30):
-        form = {"username": olga.email, "password": f"guess {number}"}
+        form = {"username": olga.email, "password": f"guess {number}", "email": f"{number}@example.org"}
         client.post(LOG_IN, form, REMOTE_ADDR=f"10.0.0.{number}")
     answer = client.post(LOG_IN, {"username": olga.email, "password": PASSWORD}, REMOTE_ADDR="10.0.1.1")
     assert "Too many tries" in answer.content.decode()

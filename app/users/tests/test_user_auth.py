@@ -83,6 +83,26 @@ def test_one_address_tries_ten_times_a_minute(api: APIClient, alice: User) -> No
     assert int(answer["Retry-After"]) > 0
 
 
+def test_a_class_behind_one_address_logs_in(api: APIClient) -> None:
+    people = [User.objects.create_user(f"{number}@example.org", PASSWORD) for number in range(12)]
+    for person in people * 3:
+        assert api.post(AUTH, {"email": person.email, "password": PASSWORD}).status_code == 200
+
+
+def test_one_account_logs_in_as_often_as_it_likes(api: APIClient, alice: User) -> None:
+    body = {"email": "alice@example.org", "password": PASSWORD}
+    assert {api.post(AUTH, body).status_code for _ in range(32)} == {200}
+
+
+def test_a_log_in_between_guesses_gives_none_of_them_back(api: APIClient, alice: User, bob: User) -> None:
+    own = {"email": "bob@example.org", "password": PASSWORD}
+    codes = []
+    for number in range(12):
+        guess = {"email": "alice@example.org", "password": f"guess {number}"}
+        codes += [api.post(AUTH, guess).status_code, api.post(AUTH, own).status_code]
+    assert codes == [400, 200] * 9 + [400] + [429] * 5
+
+
 def test_a_made_up_forwarding_header_gives_no_more_tries(api: APIClient, alice: User) -> None:
     codes = [
         api.post(
@@ -147,6 +167,29 @@ def test_parallel_tries_are_counted_one_by_one(alice: User) -> None:
     with ThreadPoolExecutor(16) as threads:
         codes = list(threads.map(guess, range(32)))
     assert Counter(codes) == {400: 10, 429: 22}
+
+
+def test_log_ins_to_the_admin_that_succeed_are_not_counted(olga: User, alice: User) -> None:
+    form = {"username": "olga@example.org", "password": PASSWORD}
+    assert {Client().post("/admin/login/", form).status_code for _ in range(12)} == {302}
+    # She has a password that is right, and is let in for that no more than anybody.
+    of_alice = {**form, "username": "alice@example.org"}
+    answers = [Client().post("/admin/login/", of_alice).content.decode() for _ in range(11)]
+    assert ["Too many tries" in answer for answer in answers] == [False] * 10 + [True]
+
+
+@pytest.mark.parametrize("length", [129, 4096])
+def test_a_long_password_that_was_set_in_the_admin_logs_in(
+    api: APIClient, client: Client, olga: User, alice: User, length: int
+) -> None:
+    password = ("correct horse battery " * 200)[: length - 1] + "x"
+    client.force_login(olga)
+    form = {"password1": password, "password2": password, "usable_password": "true"}
+    assert client.post(f"/admin/users/user/{alice.pk}/password/", form).status_code == 302
+    assert api.post(AUTH, {"email": "alice@example.org", "password": password}).status_code == 200
+    longer = {"password1": password * 40, "password2": password * 40, "usable_password": "true"}
+    refused = client.post(f"/admin/users/user/{alice.pk}/password/", longer)
+    assert "longer than 4096 characters" in refused.content.decode()
 
 
 def test_the_admins_log_in_is_counted_together_with_the_apis(client: Client, olga: User) -> None:

@@ -73,7 +73,7 @@ def test_an_address_is_taken_once_whatever_its_case(api: APIClient, email: str) 
         ({"password": "short"}, "password"),
         ({"password": "password1"}, "password"),
         ({"password": "charlie@example"}, "password"),
-        ({"password": "x" * 129}, "password"),
+        ({"password": "correct horse " * 300}, "password"),
         ({"password": ""}, "password"),
         ({"name": "C" * 151}, "name"),
         ({"name": "nul\0"}, "name"),
@@ -91,8 +91,8 @@ def test_what_is_wrong_with_a_registration_is_named(
 
 
 @pytest.mark.usefixtures("open_registration")
-def test_strangers_of_one_address_register_ten_times_a_minute(api: APIClient) -> None:
-    for number in range(10):
+def test_strangers_of_one_address_register_sixty_times_a_minute(api: APIClient) -> None:
+    for number in range(60):
         assert api.post("/api/user/create", {**CHARLIE, "email": f"{number}@example.org"}).status_code == 201
     answer = api.post("/api/user/create", CHARLIE)
     assert answer.status_code == 429
@@ -104,6 +104,13 @@ def test_an_operator_is_not_throttled(client_of: Clients, olga: User) -> None:
     client = client_of(olga)
     codes = {
         client.post("/api/user/create", {**CHARLIE, "email": f"{number}@example.org"}).status_code
-        for number in range(12)
+        for number in range(61)
     }
     assert codes == {201}
+
+
+@pytest.mark.usefixtures("open_registration")
+def test_whoever_has_a_key_registers_others_no_faster(client_of: Clients, alice: User) -> None:
+    client = client_of(alice)
+    codes = [client.post("/api/user/create", {"email": "x"}).status_code for _ in range(61)]
+    assert codes == [400] * 60 + [429]

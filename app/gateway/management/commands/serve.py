@@ -1,5 +1,6 @@
 """`manage.py serve`: from an empty folder or database to a gateway that answers."""
 
+import logging
 import os
 import socket
 from typing import Any
@@ -9,9 +10,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError, connections
 from django.db.migrations.exceptions import MigrationSchemaMissing
 
-from balances.models import Account
 from gateway import server, simulated, welcome
+from gateway.env import SECRET_KEY_CHARACTERS, is_weak
 from gateway.provision import Superuser, provision
+
+log = logging.getLogger(__name__)
 
 UPSTREAM_WANTED = (
     "No upstream is set: give OPENAI_API_KEY (or OPENAI_BASE_URL) in the environment or in .env, "
@@ -36,9 +39,11 @@ class Command(BaseCommand):
         is_demo = not settings.UPSTREAM_IS_CONFIGURED
         if is_demo and not options["demo"]:
             raise CommandError(UPSTREAM_WANTED)
+        if is_weak(settings.SECRET_KEY):
+            log.warning("SECRET_KEY is weak: want %s random characters or more", SECRET_KEY_CHARACTERS)
         simulator = simulated.start() if is_demo else None
         try:
-            superuser, has_balance = _provision(is_demo)
+            superuser = _provision()
         except CommandError:
             if simulator:
                 simulator.kill()
@@ -51,9 +56,7 @@ class Command(BaseCommand):
         upstream = settings.OPENAI_BASE_URL
         if simulator:
             upstream += ", the simulator: no OPENAI_API_KEY and no OPENAI_BASE_URL is set"
-        welcome.print_when_ready(
-            address, welcome.text(address, superuser, upstream=upstream, has_balance=has_balance)
-        )
+        welcome.print_when_ready(address, welcome.text(address, superuser, upstream=upstream))
         server.share_metrics()
         server.serve(listener, workers=settings.WEB_CONCURRENCY)
 
@@ -78,17 +81,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _provision(is_demo: bool) -> tuple[Superuser | None, bool]:
+def _provision() -> Superuser | None:
     try:
-        superuser = provision(is_demo=is_demo)
-        has_balance = (
-            superuser is not None and Account.objects.filter(user_id=superuser.id, balance__gt=0).exists()
-        )
+        superuser = provision()
     except (OperationalError, InterfaceError, MigrationSchemaMissing) as error:
         raise CommandError(f"The database does not answer: {_in_one_line(error)}") from None
     # Connections do not survive the forks that follow.
     connections.close_all()
-    return superuser, has_balance
+    return superuser
 
 
 def _in_one_line(error: Exception) -> str:
