@@ -1,8 +1,11 @@
-"""What a database error says of the operations that met it, by PostgreSQL's codes; SQLite has none."""
+"""What a database error says of the operations that met it: by PostgreSQL's codes, and SQLite's one."""
 
 import select
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import InternalError, OperationalError, connection
 
@@ -10,6 +13,13 @@ _DEADLOCK, _SERIALIZATION, _LOCK_TIMEOUT = "40P01", "40001", "55P03"
 
 # A server that a failover has left behind, or whose disk is full.
 _READ_ONLY = "25006"
+
+# A SQLite file that another program keeps locked counts as away after so long. The workers of a gateway are
+# through in milliseconds, but under load there is always one of them before the others.
+SQLITE_BUSY_S = 2.0
+# SQLite looks for its turn after 1, 2, 5, 10, … ms, and then only every 100 ms, which starves who is unlucky:
+# it is asked anew after so long.
+_SQLITE_ATTEMPT_MS = 30
 
 
 @contextmanager
@@ -24,6 +34,33 @@ def read_only_is_away() -> Iterator[None]:
         if _code(error) == _READ_ONLY:
             raise OperationalError(str(error)) from None
         raise
+
+
+@contextmanager
+def bounded_waiting() -> Iterator[None]:
+    """Within it this thread waits for the writers of a SQLite file often and not for long; elsewhere it does
+    nothing, for a server keeps its own bounds."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    if connection.connection is None:
+        connection.ensure_connection()
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_ATTEMPT_MS}")
+    with connection.execute_wrapper(_insist):
+        yield
+
+
+def _insist(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    """Runs a statement; whoever waits for the file has none of it done yet."""
+    until = time.monotonic() + SQLITE_BUSY_S
+    while True:
+        try:
+            return execute(sql, params, many, context)
+        except OperationalError as error:
+            code = getattr(error.__cause__, "sqlite_errorcode", None)
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
 
 
 def leave_broken_connection() -> None:

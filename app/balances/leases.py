@@ -7,10 +7,10 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import InterfaceError, OperationalError
-from django.db.models import DateTimeField, Exists, ExpressionWrapper, OuterRef, QuerySet
+from django.db.models import DateTimeField, Exists, ExpressionWrapper, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from balances import ledger
@@ -25,11 +25,15 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 5.0
 # Time to renew twice.
 SURELY_DEAD_S = 2 * RENEW_EVERY_S
+# The end of the lease of a process that one of the living has found dead: no other needs to look on as well.
+# Should it live after all, it renews its lease.
+DEAD = datetime(1970, 1, 1, tzinfo=UTC)
 
 DIED = ledger.DIED
 DIED_UNCOUNTED = ledger.DIED_UNCOUNTED
 
 _LEASE_END = ExpressionWrapper(Now() + LEASE, output_field=DateTimeField())
+_HAS_LEASE = Q(lease_until__gt=Now(), lease_until__lte=_LEASE_END)
 
 
 def take(worker_id: str) -> None:
@@ -48,7 +52,7 @@ def living() -> QuerySet[Worker]:
 
     A lease that ends later than any is taken for was taken before the database's clock stepped back.
     """
-    return Worker.objects.filter(id=OuterRef("worker_id"), lease_until__gt=Now(), lease_until__lte=_LEASE_END)
+    return Worker.objects.filter(_HAS_LEASE, id=OuterRef("worker_id"))
 
 
 class Suspects:
@@ -66,6 +70,8 @@ class Suspects:
 
     def is_dead(self, worker_id: uuid.UUID | None, lease_until: datetime | None) -> bool:
         """Whether a process that has no lease now is dead for sure; None is the end of a lease unheard of."""
+        if lease_until == DEAD:
+            return True
         now = time.monotonic()
         seen = self._seen.get(worker_id)
         if seen is None or seen[0] != lease_until:
@@ -84,10 +90,16 @@ class Sweeper:
         self._suspects = Suspects()
 
     def sweep(self) -> int:
-        """Looks, and ends the holds of those who are dead for sure. Answers how many."""
+        """Looks, marks those who are dead for sure, and ends their holds. Answers how many."""
+        gone = Worker.objects.filter(~_HAS_LEASE).exclude(lease_until=DEAD)
+        lapsed = gone.values_list("id", "lease_until")
+        dead = {worker_id for worker_id, until in lapsed if self._suspects.is_dead(worker_id, until)}
+        if dead:
+            # Asked again: one may have renewed its lease just now.
+            Worker.objects.filter(~_HAS_LEASE, id__in=dead).update(lease_until=DEAD)
         seen = set(_orphans().order_by().values_list("worker_id", "worker__lease_until").distinct())
-        dead = {worker_id for worker_id, until in seen if self._suspects.is_dead(worker_id, until)}
-        return sweep(of=dead) if dead else 0
+        owning = {worker_id for worker_id, until in seen if self._suspects.is_dead(worker_id, until)}
+        return sweep(of=owning) if owning else 0
 
     def forget(self) -> None:
         """The database was away."""
@@ -126,7 +138,7 @@ def _orphans() -> QuerySet[Hold]:
 
 
 def forget_old_workers(older_than: timedelta = timedelta(days=1)) -> int:
-    """Deletes the rows of processes that are long gone and own no open hold."""
+    """Deletes the rows of processes that are long gone, or were found dead, and own no open hold."""
     owning = Hold.objects.filter(worker_id=OuterRef("id"), state=Hold.State.OPEN)
     gone = Worker.objects.filter(~Exists(owning), lease_until__lt=Now() - older_than)
     return gone._raw_delete(gone.db)

@@ -225,7 +225,7 @@ class _Batch:
         if key.has_expired:
             raise KeyRejected("This API key has expired.")
         if not key.is_active:
-            raise KeyRejected("This user has been disabled.", code="account_deactivated")
+            raise KeyRejected("This user has been disabled.")
         if not _may_call(key, operation):
             raise PermissionDenied(
                 f"This API key may not call the model {operation.model!r}."

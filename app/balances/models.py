@@ -152,7 +152,7 @@ class Entry(models.Model):
     model = models.CharField(max_length=200, blank=True)
     units = models.JSONField(default=dict, help_text="What was used, by class.")
     details = models.JSONField(
-        default=dict, help_text="What the upstream said besides, such as reasoning tokens."
+        default=dict, help_text="What the upstream said besides, such as calls of tools."
     )
     rate = models.JSONField(default=dict, help_text="Millionths of a credit a unit, as applied.")
     reason = models.CharField(max_length=300)
@@ -184,7 +184,8 @@ class Entry(models.Model):
 class Rate(models.Model):
     """Credits a unit for a model. The longest pattern that fits a model's name decides, unit by unit.
 
-    A unit that no rate prices costs its default: see `rates.DEFAULT_MICRO_CREDITS`.
+    A unit that no rate prices costs its default: see `rates.DEFAULT_MICRO_CREDITS`. Reasoning is output, and
+    costs as much where only that is priced.
     """
 
     model = models.CharField(

@@ -50,12 +50,15 @@ class Book:
     def _find(self, model: str) -> Mapping[str, int]:
         if not self._exact and not self._beginnings:
             return DEFAULT_MICRO_CREDITS
-        prices = dict(DEFAULT_MICRO_CREDITS)
+        found: dict[str, int] = {}
         for beginning in self._shortest_first:
             if model.startswith(beginning):
-                prices.update(self._beginnings[beginning])
-        prices.update(self._exact.get(model, {}))
-        return prices
+                found.update(self._beginnings[beginning])
+        found.update(self._exact.get(model, {}))
+        if units.OUTPUT in found:
+            # Reasoning is output, unless somebody prices it for itself.
+            found.setdefault(units.REASONING, found[units.OUTPUT])
+        return {**DEFAULT_MICRO_CREDITS, **found}
 
     def price(self, model: str, used: Mapping[str, int]) -> int:
         """Whole credits for `used` units, rounded up, and never more than a balance can be."""

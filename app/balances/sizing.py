@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from balances.models import MICRO
 from balances.rates import credits_for
+from balances.units import REASONING
 from balances.usage import Estimate
 from common.errors import InsufficientBalance
 
@@ -41,10 +42,12 @@ def size_hold(estimate: Estimate, prices: Mapping[str, int], available: int, *, 
     if left < 0 and not asks_for_nothing:
         raise _too_little(input_amount, available)
     wanted = _least(estimate.asked, estimate.ceiling)
-    unit_price = prices[estimate.output_unit] * estimate.choices
+    # Any of it may turn out to be reasoning.
+    output_price = max(prices[estimate.output_unit], prices[REASONING])
+    unit_price = output_price * estimate.choices
     if wanted == 0 or unit_price == 0:
         return Size(input_amount, None, wanted or 0)
-    budget = max(left // 4, min(left, credits_for(SMALL_RESERVATION * prices[estimate.output_unit])))
+    budget = max(left // 4, min(left, credits_for(SMALL_RESERVATION * output_price)))
     affordable = budget * MICRO // unit_price
     if relaxed:
         output = affordable if wanted is None else min(wanted, affordable)
@@ -65,5 +68,6 @@ def _least(asked: int | None, ceiling: int | None) -> int | None:
 def _too_little(needed: int, available: int) -> InsufficientBalance:
     return InsufficientBalance(
         f"Your balance does not cover this request: it needs at least {needed} credits and "
-        f"{max(available, 0)} are available. Shorten the input, or ask the operator for more credits."
+        f"{max(available, 0)} are available. Shorten the input, or ask the operator for more credits.",
+        available=available,
     )

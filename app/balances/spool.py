@@ -122,6 +122,10 @@ class Spool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_still(file, self._path):
                 raise OSError(f"{self._path} was removed before it was locked")
+            # A file that was synced is lost all the same if its folder does not know it. That one was removed
+            # or renamed may be lost: it is replayed again, which does no harm.
+            _sync_folder(self._folder)
+            _sync_folder(self._folder.parent)
         except OSError:
             file.close()
             raise
@@ -198,6 +202,14 @@ def _is_still(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
         return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _line(operation: Kept) -> bytes:

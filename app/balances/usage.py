@@ -8,7 +8,7 @@ from balances.units import OUTPUT
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was used. `units` are priced; `details` are only recorded, such as reasoning tokens."""
+    """What was used. `units` are priced; `details` are only recorded, such as calls of tools."""
 
     units: Mapping[str, int]
     details: Mapping[str, int] = field(default_factory=dict)
@@ -33,3 +33,5 @@ class Estimate:
     is_paced: bool = True
     #: What it may use besides, such as searches: held, but not taken for used where a call is cut.
     besides: Mapping[str, int] = field(default_factory=dict)
+    #: The names that its rates are looked up by, where not the request tells them but what it refers to.
+    rated_as: frozenset[str] = frozenset()

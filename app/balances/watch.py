@@ -1,7 +1,8 @@
 """Whether the database answers: seen from the event loop while the writer's thread waits for it.
 
-A server that is gone says so, and the thread learns it. One that hangs says nothing: the thread waits in the
-middle of a transaction, and a bound that the server itself would have to keep helps nobody.
+A server that is gone says so, and the thread learns it. One that hangs says nothing, nor does a file that
+another program keeps locked: the thread waits in the middle of a transaction, and a bound that the server
+itself would have to keep helps nobody.
 """
 
 import logging
@@ -24,8 +25,7 @@ GIVE_UP_S = 10.0
 
 
 class Watch:
-    """On the transactions of one thread. On PostgreSQL only: a file does not go away, and a write to it may
-    have to wait for those of other processes."""
+    """On the transactions of one thread."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -37,14 +37,14 @@ class Watch:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Around whatever waits for the database."""
-        self._since = time.monotonic() if connection.vendor == "postgresql" else None
+        self._since = time.monotonic()
         try:
             yield
         finally:
             self._since = None
 
     def connected(self) -> None:
-        """Notes the thread's new connection."""
+        """Notes the thread's new connection to a server."""
         self.closed()
         # One's own handle on it: the number of the connection's may by then be that of something else.
         self._line = socket.socket(fileno=os.dup(connection.connection.fileno()))

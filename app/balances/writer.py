@@ -21,6 +21,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from balances import leases, ledger
 from balances.database_errors import (
+    bounded_waiting,
     is_locked,
     leave_broken_connection,
     lost_a_race,
@@ -281,7 +282,7 @@ class Writer:
     @contextmanager
     def _connected(self) -> Iterator[None]:
         """Around whatever asks the database: it is watched, and prepared."""
-        with self._watch.transaction(), read_only_is_away():
+        with self._watch.transaction(), read_only_is_away(), bounded_waiting():
             self._prepare()
             yield
 
@@ -376,7 +377,7 @@ class Writer:
             log.error("ended with %d charges owed; they are in %s", len(self._debts), self._spool_folder)
         self._debts.close()
         try:
-            with self._watch.transaction():
+            with self._watch.transaction(), bounded_waiting():
                 leases.release(self.worker_id)
         except DatabaseError as error:
             log.warning("the lease could not be given up: %s", error)

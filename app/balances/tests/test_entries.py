@@ -1,5 +1,6 @@
 """GET /api/balance/entries, /api/balance/{user_id}/entries and /api/usage."""
 
+import base64
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,11 @@ from users.models import ApiKey, User
 ENTRIES = "/api/balance/entries"
 USAGE = "/api/usage"
 Clients = Callable[..., APIClient]
+
+
+def cursor(query: str) -> dict[str, str]:
+    """A cursor as the pages have them, but with content of one's own."""
+    return {"cursor": base64.b64encode(query.encode()).decode()}
 
 
 def grant(user: User, *amounts: int) -> None:
@@ -106,8 +112,13 @@ def test_a_history_is_filtered_by_kind_and_time(client_of: Clients, alice: User)
         ({"user": "-1"}, 400),
         ({"user": "9" * 30}, 400),
         ({"cursor": "x"}, 404),
-        ({"cursor": "cD1hYmM="}, 404),
-        ({"cursor": "cD0xJnI9MSZvPS01"}, 404),
+        ({"cursor": "é"}, 404),
+        (cursor("p=abc"), 404),
+        (cursor("p=1&r=1&o=-5"), 404),
+        (cursor("p=" + "9" * 20), 404),
+        (cursor("p=" + "9" * 5000), 404),
+        (cursor("p=%D9%A3"), 404),
+        (cursor("p="), 404),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
@@ -117,6 +128,36 @@ def test_what_cannot_be_asked_is_refused(
     answer = client_of(alice).get(ENTRIES, query)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_cursor_beyond_all_entries_is_a_page_like_any(client_of: Clients, alice: User) -> None:
+    grant(alice, 1, 2)
+    client = client_of(alice)
+    assert amounts_of(client.get(ENTRIES, cursor("p=" + "9" * 19))) == [2, 1]
+    assert amounts_of(client.get(ENTRIES, cursor("p=0"))) == []
+
+
+@pytest.mark.parametrize("url", [ENTRIES, USAGE])
+@pytest.mark.parametrize("name", ["since", "until"])
+@pytest.mark.parametrize(
+    ("time", "status"),
+    [
+        ("0001-01-01T00:00:00Z", 200),
+        ("0001-01-02T00:00:00Z", 200),
+        ("0001-01-02T00:00:00-11:59", 200),
+        ("0001-01-01T00:00:00+14:00", 400),
+        ("9999-12-31T23:59:59.999999Z", 200),
+        ("9999-12-31T23:59:59+14:00", 200),
+        ("9999-12-31T23:59:59-14:00", 400),
+        ("10000-01-01T00:00:00Z", 400),
+    ],
+)
+def test_a_period_may_begin_and_end_at_any_time_there_is(
+    client_of: Clients, alice: User, url: str, name: str, time: str, status: int
+) -> None:
+    answer = client_of(alice).get(url, {name: time})
+    assert answer.status_code == status, answer.content
+    assert status == 200 or answer.json()["error"]["param"] == name
 
 
 def test_a_page_has_a_largest_size(client_of: Clients, alice: User) -> None:
@@ -168,7 +209,7 @@ def test_usage_adds_up_calls_credits_and_tokens_by_day_and_model(
     today = datetime.now(UTC).replace(hour=12)
     yesterday = today - timedelta(days=1)
     call(alice, {"input": 9, "output": 10}, at=today)
-    call(alice, {"input": 1, "cached_input": 4, "audio_output": 2}, at=today)
+    call(alice, {"input": 1, "cached_input": 4, "audio_output": 2, "reasoning": 6}, at=today)
     call(alice, {"input": 5}, model="gpt-4.1", at=yesterday)
     call(alice, {"input": 5}, at=today - timedelta(days=40))
     call(bob, {"input": 500}, at=today)
@@ -179,9 +220,9 @@ def test_usage_adds_up_calls_credits_and_tokens_by_day_and_model(
             "day": today.date().isoformat(),
             "model": "gpt-4o-mini",
             "calls": 2,
-            "credits": 26,
+            "credits": 32,
             "input_tokens": 14,
-            "output_tokens": 12,
+            "output_tokens": 18,
         },
         {
             "day": yesterday.date().isoformat(),

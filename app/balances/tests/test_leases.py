@@ -80,6 +80,22 @@ def test_a_process_is_dead_when_it_has_had_no_lease_for_a_while(
     assert sweeper.sweep() == 1
 
 
+def test_who_is_found_dead_is_known_to_be_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "SURELY_DEAD_S", 0.05)
+    living, dead = living_worker(), dead_worker()
+    sweeper = leases.Sweeper()
+    sweeper.sweep()
+    time.sleep(0.05)
+    sweeper.sweep()
+    marked = Worker.objects.get(id=dead)
+    assert leases.Suspects().is_dead(marked.id, marked.lease_until)
+    assert Worker.objects.get(id=living).lease_until > marked.lease_until
+    # If it lives after all, it says so.
+    leases.take(dead)
+    lease_until = Worker.objects.get(id=dead).lease_until
+    assert not leases.Suspects().is_dead(marked.id, lease_until)
+
+
 @pytest.mark.parametrize("event", ["it renews its lease", "the database was away"])
 def test_a_process_without_a_lease_for_a_moment_lives(
     ann: Person, monkeypatch: pytest.MonkeyPatch, event: str

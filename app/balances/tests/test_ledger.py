@@ -339,7 +339,7 @@ def test_a_key_that_has_yet_to_expire_works(ann: Person) -> None:
 
 def test_a_disabled_users_key_is_refused(ann: Person) -> None:
     type(ann.user).objects.filter(pk=ann.id).update(is_active=False)
-    assert refused(ann.hold()).code == "account_deactivated"
+    assert refused(ann.hold()).code == "invalid_api_key"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,15 @@ def test_unit_by_unit_a_shorter_pattern_still_counts() -> None:
     assert prices["input"] == MICRO
 
 
+def test_reasoning_costs_what_output_does_unless_it_has_a_rate_of_its_own() -> None:
+    assert BOOK.of("gpt-4o")["reasoning"] == 4 * MICRO
+    assert BOOK.of("gpt-4o-mini-2024-07-18")["reasoning"] == 3 * MICRO
+    assert BOOK.of("gpt-4.1")["reasoning"] == MICRO
+    priced = Book([("*", "reasoning", 2 * MICRO), ("o3", "output", 8 * MICRO), ("o4", "output", 0)])
+    assert (priced.of("o3")["reasoning"], priced.of("o4")["reasoning"]) == (2 * MICRO, 2 * MICRO)
+    assert Book([("o4", "output", 0)]).of("o4")["reasoning"] == 0
+
+
 def test_fractions_are_added_up_before_they_are_rounded() -> None:
     assert Book([("m", "input", 1), ("m", "output", 1)]).price("m", {"input": 1, "output": 1}) == 1
     assert Book([("m", "input", MICRO // 2)]).price("m", {"input": 3}) == 2

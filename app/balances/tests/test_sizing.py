@@ -20,10 +20,12 @@ def sized(
     choices: int = 1,
     relaxed: bool = False,
     output_price: int = MICRO,
+    reasoning_price: int | None = None,
     least_cap: int = 1,
 ) -> Size:
     estimate = Estimate({"input": input}, asked=asked, ceiling=ceiling, choices=choices, least_cap=least_cap)
-    prices = {**DEFAULT_MICRO_CREDITS, "output": output_price}
+    reasoning = output_price if reasoning_price is None else reasoning_price
+    prices = {**DEFAULT_MICRO_CREDITS, "output": output_price, "reasoning": reasoning}
     return size_hold(estimate, prices, available, relaxed=relaxed)
 
 
@@ -44,6 +46,12 @@ def test_between_small_and_large_the_small_reservation_holds() -> None:
     assert sized(10 + 2 * SMALL_RESERVATION) == Size(
         10 + SMALL_RESERVATION, SMALL_RESERVATION, SMALL_RESERVATION
     )
+
+
+def test_output_that_may_all_be_reasoning_is_held_at_the_dearer_of_the_two() -> None:
+    assert sized(100_000, asked=50, reasoning_price=3 * MICRO) == Size(10 + 150, None, 50)
+    assert sized(100_000, asked=50, output_price=2 * MICRO, reasoning_price=0) == Size(10 + 100, None, 50)
+    assert sized(10 + 30, asked=50, reasoning_price=3 * MICRO) == Size(40, 10, 10)
 
 
 def test_what_the_caller_asked_for_is_held_and_no_more() -> None:

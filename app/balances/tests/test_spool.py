@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,25 @@ def read(folder: Path) -> list[Kept]:
         with orphan:
             found += orphan.operations()
     return found
+
+
+def test_a_new_file_is_synced_with_the_folders_that_must_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink()))
+    folder = tmp_path / "spool"
+    spool = Spool(folder, "a")
+    spool.keep([FIRST])
+    assert set(synced) == {tmp_path, folder, folder / "a.jsonl"}
+    synced.clear()
+    spool.keep([SECOND])
+    assert synced == [folder / "a.jsonl"]
+    spool.clear()
+    synced.clear()
+    spool.keep([THIRD])
+    assert folder in synced
+    spool.close()
 
 
 @pytest.mark.parametrize("room", [0, 10, 60])
