@@ -7,14 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 from . import hosted
+from .chat_stream import LIMITS, limit_in
 from .formats import schema_text
 from .messages import measure, replies
 from .models import Family, find
 from .parts import text_of
-from .reading import whole
+from .reading import totals, whole
 from .tokens import count
 from .tools import definitions, namespace
-from .units import Estimate, Usage
+from .units import (
+    AUDIO_INPUT,
+    AUDIO_OUTPUT,
+    CACHED_INPUT,
+    IMAGE_INPUT,
+    INPUT,
+    OUTPUT,
+    REASONING,
+    Estimate,
+    Usage,
+)
 
 # n of the API's reference; more is refused upstream.
 _MOST_CHOICES = 128
@@ -42,25 +53,27 @@ def usage(answer: Mapping[str, Any]) -> Usage | None:
     reported = answer.get("usage")
     if not isinstance(reported, dict):
         return None
-    prompt = _whole(reported.get("prompt_tokens"))
-    completion = _whole(reported.get("completion_tokens"))
-    if prompt is None and completion is None:
+    total = totals(reported, "prompt_tokens", "completion_tokens")
+    if total is None:
         return None
-    prompt, completion = max(prompt or 0, 0), max(completion or 0, 0)
+    prompt, completion = total
     read = _details(reported.get("prompt_tokens_details"))
     written = _details(reported.get("completion_tokens_details"))
     audio = min(read.get("audio_tokens", 0), prompt)
-    cached = min(read.get("cached_tokens", 0), prompt - audio)
+    image = min(read.get("image_tokens", 0), prompt - audio)
+    cached = min(read.get("cached_tokens", 0), prompt - audio - image)
     audio_written = min(written.get("audio_tokens", 0), completion)
+    reasoning = min(written.get("reasoning_tokens", 0), completion - audio_written)
     units = {
-        "input": prompt - cached - audio,
-        "cached_input": cached,
-        "audio_input": audio,
-        "output": completion - audio_written,
-        "audio_output": audio_written,
+        INPUT: prompt - cached - audio - image,
+        CACHED_INPUT: cached,
+        AUDIO_INPUT: audio,
+        IMAGE_INPUT: image,
+        OUTPUT: completion - audio_written - reasoning,
+        REASONING: reasoning,
+        AUDIO_OUTPUT: audio_written,
     }
     details = {
-        "reasoning": written.get("reasoning_tokens", 0),
         "accepted_prediction": written.get("accepted_prediction_tokens", 0),
         "rejected_prediction": written.get("rejected_prediction_tokens", 0),
         "cache_write": read.get("cache_write_tokens", 0),
@@ -118,11 +131,7 @@ def _choice(body: Mapping[str, Any], family: Family) -> int:
 
 def _asked(body: Mapping[str, Any]) -> int | None:
     """The output tokens asked for, by today's field or else by the older one."""
-    for field in ("max_completion_tokens", "max_tokens"):
-        asked = _whole(body.get(field))
-        if asked is not None and asked > 0:
-            return asked
-    return None
+    return next((limit for field in LIMITS if (limit := limit_in(body, field)) is not None), None)
 
 
 def _whole(value: object) -> int | None:

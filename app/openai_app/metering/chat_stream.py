@@ -9,15 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from openai_app.metering.reading import above_zero, asks_for_stream
+
+# Today's field, and the older one.
+LIMITS = ("max_completion_tokens", "max_tokens")
+
 
 def cap(body: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """Lowers the caller's own limit where there is one; both may be given, and either binds."""
-    limits = [field for field in ("max_tokens", "max_completion_tokens") if body.get(field) is not None]
-    return dict.fromkeys(limits or ["max_completion_tokens"], tokens)
+    """Lowers the caller's own limits where there are any; both may be given, and either binds.
+
+    One that is no limit stays as it came: OpenAI refuses it, and the call is not paid for.
+    """
+    limits = {field: limit_in(body, field) for field in LIMITS}
+    lowered = {field: min(limit, tokens) for field, limit in limits.items() if limit is not None}
+    if lowered:
+        return lowered
+    free = next((field for field in LIMITS if body.get(field) is None), LIMITS[0])
+    return {free: tokens}
+
+
+def limit_in(body: Mapping[str, Any], field: str) -> int | None:
+    """The output tokens that a field asks for; None for what is no limit, such as digits in a text."""
+    value = body.get(field)
+    return None if isinstance(value, str) else above_zero(value)
 
 
 def ask_for_usage(body: dict[str, Any]) -> dict[str, Any]:
-    if body.get("stream") is not True:
+    if not asks_for_stream(body):
         return {}
     options = body.get("stream_options")
     if options is None:

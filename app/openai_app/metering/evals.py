@@ -12,7 +12,7 @@ from balances.units import INPUT, OUTPUT
 from balances.usage import Estimate, Usage
 
 from .prompts import count_texts
-from .reading import above_zero, amount, items, mapping, string, without_zeros
+from .reading import above_zero, amount, items, mapping, string, totals, without_zeros
 
 # Of an answer to one item, where the request sets no limit.
 _USUAL_OUTPUT = 500
@@ -47,7 +47,10 @@ def usage_at_end(run: Mapping[str, Any]) -> Usage | None:
         return None if run.get("status") == "completed" else Usage({})
     read = cached = written = 0
     for each in map(mapping, reported):
-        read += amount(each.get("prompt_tokens"))
-        cached += min(amount(each.get("cached_tokens")), amount(each.get("prompt_tokens")))
-        written += amount(each.get("completion_tokens"))
+        total = totals(each, "prompt_tokens", "completion_tokens")
+        if total is None:
+            return None
+        read += total[0]
+        cached += min(amount(each.get("cached_tokens")), total[0])
+        written += total[1]
     return Usage(without_zeros({INPUT: read - cached, "cached_input": cached, OUTPUT: written}))

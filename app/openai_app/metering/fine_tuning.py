@@ -14,7 +14,7 @@ from balances.usage import Estimate, Usage
 
 from . import chat
 from .prompts import count_texts
-from .reading import above_zero, amount, mapping, string, whole
+from .reading import above_zero, mapping, string, told, totals, without_zeros
 
 # What OpenAI chose for "auto" in the recorded jobs.
 _EPOCHS = 3
@@ -45,10 +45,10 @@ def estimate_lines(lines: Iterable[bytes], request: Mapping[str, Any]) -> Estima
 
 def usage_at_end(job: Mapping[str, Any]) -> Usage | None:
     """The trained tokens, reported for a job that was cancelled on the way too."""
-    trained = whole(job.get("trained_tokens"))
+    trained = told(job.get("trained_tokens"))
     if trained is None:
         return None if job.get("status") == "succeeded" else Usage({})
-    return Usage({TRAINING: max(trained, 0)})
+    return Usage({TRAINING: trained})
 
 
 def estimate_grader(request: dict[str, Any]) -> Estimate:
@@ -63,9 +63,15 @@ def usage_of_grader(answer: Mapping[str, Any], _: dict[str, Any]) -> Usage | Non
         return None
     total = 0
     for each in map(mapping, mapping(answer.get("model_grader_token_usage_per_model")).values()):
-        total += amount(each.get("prompt_tokens")) + amount(each.get("completion_tokens"))
-    total = total or amount(mapping(answer.get("metadata")).get("token_usage"))
-    return Usage({INPUT: total} if total else {})
+        found = totals(each, "prompt_tokens", "completion_tokens")
+        if found is None:
+            return None
+        total += sum(found)
+    besides = mapping(answer.get("metadata")).get("token_usage")
+    if not total and besides is not None:
+        read = told(besides)
+        return None if read is None else Usage(without_zeros({INPUT: read}))
+    return Usage(without_zeros({INPUT: total}))
 
 
 def _epochs(request: Mapping[str, Any]) -> int:

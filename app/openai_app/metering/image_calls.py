@@ -16,7 +16,7 @@ from balances.usage import Estimate, Usage
 
 from .form import FormFile
 from .prompts import count_texts
-from .reading import above_zero, amount, items, mapping, string, without_zeros
+from .reading import above_zero, amount, items, mapping, string, totals, without_zeros
 
 # The models of each operation when a request names none, by the API reference.
 DEFAULT_MODEL = "dall-e-2"
@@ -71,9 +71,15 @@ def usage_of_edit(answer: Mapping[str, Any], request: dict[str, Any]) -> Usage |
     return _usage(answer, _model(request, DEFAULT_EDIT_MODEL))
 
 
-def token_units(reported: Mapping[str, Any]) -> dict[str, int]:
-    """The usage of a gpt-image model by class. Output that is not divided into classes is of images."""
-    read, written = amount(reported.get("input_tokens")), amount(reported.get("output_tokens"))
+def token_units(reported: Mapping[str, Any]) -> dict[str, int] | None:
+    """The usage of a gpt-image model by class; None where none is told that can be billed.
+
+    Output that is not divided into classes is of images.
+    """
+    total = totals(reported, "input_tokens", "output_tokens")
+    if total is None:
+        return None
+    read, written = total
     read_images = min(amount(mapping(reported.get("input_tokens_details")).get("image_tokens")), read)
     details = mapping(reported.get("output_tokens_details"))
     written_text = min(amount(details.get("text_tokens")), written)
@@ -106,9 +112,9 @@ def ends(event: Mapping[str, Any]) -> bool:
 
 
 def _usage(answer: Mapping[str, Any], model: str) -> Usage | None:
-    reported = mapping(answer.get("usage"))
-    if "input_tokens" in reported or "output_tokens" in reported:
-        return Usage(token_units(reported))
+    units = token_units(mapping(answer.get("usage")))
+    if units is not None:
+        return Usage(units)
     made = len(items(answer.get("data")))
     return Usage({IMAGE: made}) if made and not model.startswith(_BY_TOKENS) else None
 

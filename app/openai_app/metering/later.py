@@ -6,7 +6,7 @@ reference; an unknown one counts as going on, so that nothing is settled too ear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from balances.usage import Usage
@@ -18,6 +18,10 @@ from .reading import mapping, model_name, string
 
 def _model(answer: Answer) -> str:
     return model_name(answer.get("model"))
+
+
+def _never(_: Answer) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,12 @@ class Later:
     usage: Callable[[Answer], Usage | None]
     #: The name that its rates are looked up by, read from the object: the request need not have told it.
     rated_as: Callable[[Answer], str] = _model
-    #: Instead of `usage`, when that is None: the field with the id of a file, and the usage in its lines.
+    #: Instead of `usage`, when that is None: the field with the id of a file, and the reader of its lines,
+    #: for an answer and what it was rated as when its work began.
     file_field: str = ""
-    usage_of_lines: Callable[[Iterable[bytes]], Usage] | None = None
+    lines: Callable[[Answer, str], batches.Output] | None = None
+    #: Whether the lines tell more than `usage` does, even where there is one.
+    prefers_lines: Callable[[Answer], bool] = _never
 
     def has_ended(self, answer: Answer) -> bool:
         return string(answer.get("status")) in self.final
@@ -51,7 +58,8 @@ LATER: Mapping[str, Later] = {
         final=frozenset(("completed", "failed", "expired", "cancelled")),
         usage=batches.usage_at_end,
         file_field="output_file_id",
-        usage_of_lines=batches.usage_of_lines,
+        lines=batches.Output,
+        prefers_lines=batches.is_told_by_lines,
     ),
     "response": Later(
         path="/responses/{id}",

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from balances.units import AUDIO_INPUT, AUDIO_OUTPUT, CACHED_INPUT, IMAGE_INPUT, INPUT, OUTPUT
+from balances.units import AUDIO_INPUT, AUDIO_OUTPUT, CACHED_INPUT, IMAGE_INPUT, INPUT, OUTPUT, REASONING
 from balances.usage import Estimate, Usage
 
 from . import responses
 from .meter import Meter
-from .reading import above_zero, amount, items, mapping, string, without_zeros
+from .reading import above_zero, amount, items, mapping, string, totals, without_zeros
 
 HEARD_PER_SECOND = 10
 SPOKEN_PER_SECOND = 20
@@ -188,9 +188,10 @@ def without_sound(value: Any) -> Any:
 def usage(event: Mapping[str, Any], _: dict[str, Any]) -> Usage | None:
     """The usage in `response.done`. What was cached is one class, whatever it was before."""
     reported = mapping(mapping(event.get("response")).get("usage"))
-    if not ("input_tokens" in reported or "output_tokens" in reported):
+    total = totals(reported, "input_tokens", "output_tokens")
+    if total is None:
         return None
-    read, written = amount(reported.get("input_tokens")), amount(reported.get("output_tokens"))
+    read, written = total
     of_input = mapping(reported.get("input_token_details"))
     audio, image = (amount(of_input.get(f"{kind}_tokens")) for kind in ("audio", "image"))
     text = max(read - audio - image, 0)
@@ -201,16 +202,17 @@ def usage(event: Mapping[str, Any], _: dict[str, Any]) -> Usage | None:
     cached_text = min(max(cached - cached_audio - cached_image, 0), text)
     of_output = mapping(reported.get("output_token_details"))
     spoken = min(amount(of_output.get("audio_tokens")), written)
+    reasoning = min(amount(of_output.get("reasoning_tokens")), written - spoken)
     units = {
         INPUT: text - cached_text,
         AUDIO_INPUT: audio - cached_audio,
         IMAGE_INPUT: image - cached_image,
         CACHED_INPUT: cached_text + cached_audio + cached_image,
-        OUTPUT: written - spoken,
+        OUTPUT: written - spoken - reasoning,
+        REASONING: reasoning,
         AUDIO_OUTPUT: spoken,
     }
-    details = {"cached_audio": cached_audio, "reasoning": amount(of_output.get("reasoning_tokens"))}
-    return Usage(without_zeros(units), without_zeros(details))
+    return Usage(without_zeros(units), without_zeros({"cached_audio": cached_audio}))
 
 
 def left_in_conversation(event: Mapping[str, Any]) -> Counter[str]:

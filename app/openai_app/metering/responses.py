@@ -2,7 +2,7 @@
 
 A response is charged by the tokens that OpenAI reports for it, which include what a tool's results added to
 the input, and by the calls of OpenAI's own tools that it charges by the call (`hosted`); the others are
-recorded in the details by their number. Images that a response generates are reported in tokens.
+recorded in the details by their number. Images that a response generates are charged in tokens as well.
 
 Source: OpenAI's API reference, "Create a model response" and "Streaming events".
 """
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from balances.units import CACHED_INPUT, INPUT, OUTPUT, REASONING
 from balances.usage import Estimate, Usage
 
-from . import hosted, image_calls
+from . import hosted
 from .formats import schema_text
 from .messages import measure
 from .models import Family, find
-from .reading import above_zero, amount, items, mapping, string, without_zeros
+from .reading import above_zero, amount, items, mapping, string, totals, without_zeros
 from .response_items import as_chat, calls_framing, reasoning_tokens, tool_tokens
 from .tokens import count
 from .tools import definitions, namespace
@@ -104,16 +105,20 @@ def usage(answer: Mapping[str, Any], _: dict[str, Any]) -> Usage | None:
     """
     response = mapping(answer["response"]) if "response" in answer else answer
     reported = mapping(response.get("usage"))
-    if not ("input_tokens" in reported or "output_tokens" in reported):
-        return Usage({}) if response.get("status") in ("failed", "cancelled") else None
-    read, written = amount(reported.get("input_tokens")), amount(reported.get("output_tokens"))
+    if not reported and response.get("status") in ("failed", "cancelled"):
+        return Usage({})
+    total = totals(reported, "input_tokens", "output_tokens")
+    if total is None:
+        return None
+    read, written = total
     read_details = mapping(reported.get("input_tokens_details"))
     cached = min(amount(read_details.get("cached_tokens")), read)
-    units = Counter(image_calls.token_units(mapping(mapping(response.get("tool_usage")).get("image_gen"))))
-    units.update(hosted.used(response))
-    units.update(without_zeros({"input": read - cached, "cached_input": cached, "output": written}))
+    units = Counter(hosted.used(response))
+    reasoning = amount(mapping(reported.get("output_tokens_details")).get("reasoning_tokens"))
+    reasoning = min(reasoning, written)
+    tokens = {INPUT: read - cached, CACHED_INPUT: cached, OUTPUT: written - reasoning, REASONING: reasoning}
+    units.update(without_zeros(tokens))
     details = {
-        "reasoning": amount(mapping(reported.get("output_tokens_details")).get("reasoning_tokens")),
         "cache_write": amount(read_details.get("cache_write_tokens")),
         **tool_calls(response),
     }

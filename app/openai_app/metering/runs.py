@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from balances.units import CACHED_INPUT, INPUT, OUTPUT, REASONING
 from balances.usage import Estimate, Usage
 
 from . import chat
-from .reading import above_zero, amount, items, mapping, string, without_zeros
+from .reading import above_zero, amount, items, mapping, string, totals, without_zeros
 
 # OpenAI refuses less in max_completion_tokens of a run.
 LEAST_CAP = 256
@@ -37,25 +38,29 @@ def usage(answer: Mapping[str, Any], _: dict[str, Any]) -> Usage | None:
     if answer.get("object") != "thread.run":
         return None
     reported = mapping(answer.get("usage"))
-    if not ("prompt_tokens" in reported or "completion_tokens" in reported):
+    total = totals(reported, "prompt_tokens", "completion_tokens")
+    if total is None:
         return None
-    read = amount(reported.get("prompt_tokens"))
+    read, completion = total
     # The name differs from that in a chat completion by one letter.
     details = mapping(reported.get("prompt_token_details") or reported.get("prompt_tokens_details"))
     cached = min(amount(details.get("cached_tokens")), read)
     written = mapping(reported.get("completion_tokens_details"))
+    reasoning = min(amount(written.get("reasoning_tokens")), completion)
     units = {
-        "input": read - cached,
-        "cached_input": cached,
-        "output": amount(reported.get("completion_tokens")),
+        INPUT: read - cached,
+        CACHED_INPUT: cached,
+        OUTPUT: completion - reasoning,
+        REASONING: reasoning,
     }
-    return Usage(without_zeros(units), without_zeros({"reasoning": amount(written.get("reasoning_tokens"))}))
+    return Usage(without_zeros(units))
 
 
 def usage_at_end(run: Mapping[str, Any]) -> Usage | None:
     """A run that failed, expired or was cancelled may have used nothing."""
-    reported = usage(run, {})
-    return Usage({}) if reported is None and run.get("status") != "completed" else reported
+    if not mapping(run.get("usage")) and run.get("status") != "completed":
+        return Usage({})
+    return usage(run, {})
 
 
 def text(event: Mapping[str, Any]) -> Iterable[tuple[int, str]]:

@@ -13,7 +13,7 @@ from balances.units import AUDIO_OUTPUT, CHARACTER, INPUT
 from balances.usage import Estimate, Usage
 
 from .prompts import count_texts
-from .reading import amount, mapping, string, without_zeros
+from .reading import mapping, string, totals, without_zeros
 
 
 def estimate(request: dict[str, Any]) -> Estimate:
@@ -26,10 +26,11 @@ def usage(answer: Mapping[str, Any], request: dict[str, Any]) -> Usage | None:
     if not answer:
         return Usage(_counted(request))
     reported = mapping(answer.get("usage"))
-    if not ("input_tokens" in reported or "output_tokens" in reported):
+    total = totals(reported, "input_tokens", "output_tokens")
+    if total is None:
         return None
-    units = {INPUT: amount(reported.get("input_tokens")), AUDIO_OUTPUT: amount(reported.get("output_tokens"))}
-    return Usage(without_zeros(units))
+    read, spoken = total
+    return Usage(without_zeros({INPUT: read, AUDIO_OUTPUT: spoken}))
 
 
 def ends(event: Mapping[str, Any]) -> bool:

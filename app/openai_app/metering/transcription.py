@@ -17,7 +17,7 @@ from balances.usage import Estimate, Usage
 from . import duration
 from .form import FormFile
 from .prompts import count_texts
-from .reading import amount, mapping, string, without_zeros
+from .reading import amount, mapping, string, told, totals, without_zeros
 
 _AUDIO_TOKENS_PER_SECOND = 10
 # Fast speech in a language of many tokens; who speaks when is told in many more.
@@ -52,11 +52,11 @@ def usage(answer: Mapping[str, Any], request: dict[str, Any]) -> Usage | None:
     """
     reported = mapping(answer.get("usage"))
     if "seconds" in reported:
-        return Usage({SECOND: amount(reported["seconds"])})
+        return _of_seconds(reported["seconds"])
     if "input_tokens" in reported or "output_tokens" in reported:
-        return Usage(_token_units(reported))
+        return _of_tokens(reported)
     if "duration" in answer:
-        return Usage({SECOND: amount(answer["duration"])})
+        return _of_seconds(answer["duration"])
     model = string(request.get("model"))
     heard = math.ceil(_seconds(request))
     # A stream's events have a type, and only the last of them reports.
@@ -74,16 +74,26 @@ def ends(event: Mapping[str, Any]) -> bool:
     return event.get("type") == "transcript.text.done"
 
 
-def _token_units(reported: Mapping[str, Any]) -> dict[str, int]:
-    read = amount(reported.get("input_tokens"))
+def _of_seconds(lasted: object) -> Usage | None:
+    seconds = told(lasted)
+    return None if seconds is None else Usage({SECOND: seconds})
+
+
+def _of_tokens(reported: Mapping[str, Any]) -> Usage | None:
+    total = totals(reported, "input_tokens", "output_tokens")
+    if total is None:
+        return None
+    read, written = total
     audio = min(amount(mapping(reported.get("input_token_details")).get("audio_tokens", read)), read)
-    return without_zeros(
-        {INPUT: read - audio, AUDIO_INPUT: audio, OUTPUT: amount(reported.get("output_tokens"))}
-    )
+    return Usage(without_zeros({INPUT: read - audio, AUDIO_INPUT: audio, OUTPUT: written}))
 
 
 def _seconds(request: Mapping[str, Any]) -> float:
     file = request.get("file")
+    if isinstance(file, str):
+        # Sent without a file's name; whoever reads it all the same hears as much.
+        head = file.encode("utf-8", "replace")
+        file = FormFile("", "", len(head), head)
     if not isinstance(file, FormFile):
         return 0
     known = file.seconds if file.seconds is not None else duration.seconds(file.head, file.size)

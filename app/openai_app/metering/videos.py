@@ -46,8 +46,8 @@ def rated_as_remix(_: dict[str, Any]) -> str:
 
 
 def usage_at_end(video: Mapping[str, Any]) -> Usage | None:
-    """The seconds of a video that is there; nothing for one that failed."""
-    if video.get("status") != "completed":
+    """The seconds of a video that is made; nothing for one that failed."""
+    if video.get("status") == "failed":
         return Usage({})
     seconds = amount(video.get("seconds"))
     return Usage({SECOND: seconds}) if seconds else None

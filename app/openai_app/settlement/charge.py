@@ -19,13 +19,11 @@ the work goes on after the answer                     the usage at its end: see 
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from balances.operations import Defer, Granted, Post, Progress, Void
 from balances.usage import Estimate, Usage
 from balances.writer import Answer, Writer
-from common.errors import ApiError
 from openai_app import metrics
 from openai_app.answer.streaming import Stream
 from openai_app.metering import Meter
@@ -59,6 +57,8 @@ class Charge:
         #: What goes on at OpenAI whether or not anybody listens; the hold then waits for its end.
         self.awaits = ""
         self.is_sent = False
+        #: The caller has been given a part of an answer in bytes.
+        self.has_passed = False
         self.is_settled = False
 
     @property
@@ -90,6 +90,9 @@ class Charge:
     def answered(self, answer: Mapping[str, Any]) -> Answer:
         """OpenAI answered in one piece."""
         usage = self._meter.usage(answer, self._request)
+        if usage is None and isinstance(answer.get("error"), Mapping):
+            # Refused, though with a status that says otherwise, as some gateways in front of a model do.
+            return self._void(REFUSED)
         return self._post(
             usage, NO_USAGE if usage is None else FINISHED, told=model_name(answer.get("model"))
         )
@@ -128,16 +131,9 @@ class Charge:
         else:
             self._post(self._counted(), reason)
 
-    async def failed(self) -> None:
-        """The caller gets an error, or no more of a stream; returns when the hold has ended, or will."""
-        if not self.is_settled:
-            with suppress(ApiError):
-                await self._give_up()
-
-    def void_if_open(self) -> None:
-        """Whatever has not ended the hold by now will not."""
-        if not self.is_settled:
-            self._give_up()
+    def failed(self) -> Answer | None:
+        """The caller gets an error, or no more of a stream; None if the hold has ended already."""
+        return None if self.is_settled else self._give_up()
 
     def report_progress(self) -> None:
         """Has the ledger note what an open stream has used, in case this process dies."""
@@ -180,7 +176,7 @@ class Charge:
             return self._post(stream.usage, CUT_REPORTED)
         if self.awaits:
             return self.defer()
-        if stream is not None and stream.has_begun:
+        if self.has_passed or (stream is not None and stream.has_begun):
             return self._post(self._counted(), INTERRUPTED)
         return self._void(FAILED)
 

@@ -7,8 +7,7 @@ dropped. The ledger sees to it that it is charged once, however many notice the 
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,16 +20,20 @@ from balances.operations import Post
 from balances.usage import Usage
 from balances.writer import Writer
 from common.errors import ApiError, UpstreamFailed
-from openai_app import metrics
+from openai_app import catalogue, metrics
 from openai_app.answer.lines import LineTooLongError, lines_of
 from openai_app.answer.missing import is_missing
 from openai_app.answer.passing import parse_answer, read_answer
+from openai_app.catalogue import Operation
 from openai_app.http.response import Response
 from openai_app.idempotency import rows
+from openai_app.metering import batches
 from openai_app.metering.later import LATER, Later
 from openai_app.models import Lease
-from openai_app.owned.objects import BATCH, FINE_TUNE, FINE_TUNING_JOB, RESPONSE, RUN, Kind, yielded
-from openai_app.owned.records import Records
+from openai_app.owned import made
+from openai_app.owned.objects import BATCH, FINE_TUNE, FINE_TUNING_JOB, RESPONSE, RUN, Kind
+from openai_app.owned.records import New, Records
+from openai_app.owned.referred import note_usage
 from openai_app.upstream import Upstream, failure
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,9 @@ _KINDS: Mapping[str, Kind] = {
     "response": RESPONSE,
     "thread.run": RUN,
 }
+
+# What a batch's answers are found under later, each by its id, if its lines call one of these.
+_MAKING = ("/responses", "/videos")
 
 
 def awaited(answer: Mapping[str, Any], request: Mapping[str, Any]) -> str:
@@ -220,47 +226,57 @@ class Settler:
         made_by = _KINDS.get(hold.awaits.partition(" ")[0])
         if made_by is not None:
             # Nobody need ever have looked at it since: what came of it belongs to whom the work belongs to.
-            made = yielded(made_by, answer)
-            await self._records.remember(hold.account_id, [(id_, kind.name, {}) for kind, id_ in made])
+            await self._records.remember(hold.account_id, made.objects_in(made_by, answer))
         usage = later.usage(answer)
-        file_id = answer.get(later.file_field) if later.file_field else None
-        if usage is None and later.usage_of_lines is not None and isinstance(file_id, str):
-            usage = await self._usage_in_file(hold, file_id, later.usage_of_lines)
-        # A response or a run may name a snapshot of the model that was asked for: rates go by what was asked.
-        asked = hold.model if answer.get("object") in ("response", "thread.run") else ""
+        if made_by is RESPONSE:
+            await note_usage(self._records, answer, usage)
+        # These may name a snapshot of the model that was asked for: rates go by what was asked.
+        asked = hold.model if answer.get("object") in ("batch", "response", "thread.run") else ""
         model = asked or later.rated_as(answer) or hold.model
+        file_id = answer.get(later.file_field) if later.file_field else None
+        is_in_file = usage is None or later.prefers_lines(answer)
+        if is_in_file and later.lines is not None and isinstance(file_id, str):
+            output = later.lines(answer, model)
+            await self._read_lines(hold, file_id, output, _creator(answer))
+            # Where the file tells nothing, what the work itself tells is better than that.
+            usage, model = output.usage() or usage, output.model
         await self._post(hold, usage, ENDED if usage is not None else ENDED_WITHOUT_USAGE, model=model)
 
-    async def _usage_in_file(
-        self, hold: Hold, file_id: str, usage_of_lines: Callable[[Iterable[bytes]], Usage]
-    ) -> Usage | None:
-        """The usage in the lines of a file; None if the file is gone. Raises ApiError when it cannot be read
-        now."""
-        units: Counter[str] = Counter()
-        details: Counter[str] = Counter()
+    async def _read_lines(
+        self, hold: Hold, file_id: str, output: batches.Output, creator: Operation | None
+    ) -> None:
+        """Reads the answers in a file, and records what they say came into being by `creator`.
+
+        Nothing is read of a file that is gone. Raises ApiError when it cannot be read now.
+        """
         loop = asyncio.get_running_loop()
         path = f"/files/{file_id}/content"
+
+        def take_in(lines: list[bytes]) -> list[New]:
+            answers = output.add(lines)
+            if creator is None:
+                return []
+            return [new for answer in answers for new in made.new_objects(creator, answer, answer)]
+
         response = await self._upstream.send("GET", path, b"", [], b"")
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 refusal = b"" if response.status == 200 else await read_answer(response)
             if self._is_gone(hold, path, response, refusal):
-                return None
+                return
             if response.status != 200:
                 raise UpstreamFailed(f"OpenAI answered with status {response.status} to file {file_id}.")
             async with asyncio.timeout(FILE_WITHIN_S):
                 async for lines in lines_of(response):
-                    used = await loop.run_in_executor(None, usage_of_lines, lines)
-                    units.update(used.units)
-                    details.update(used.details)
+                    new = await loop.run_in_executor(None, take_in, lines)
+                    await self._records.remember(hold.account_id, new)
         except LineTooLongError as error:
+            output.give_up()
             log.error("file %s tells no usage: %s", file_id, error)
-            return None
         except OSError as error:
             raise failure(error) from error
         finally:
             response.close()
-        return Usage(dict(units), dict(details))
 
     async def _post(self, hold: Hold, usage: Usage | None, reason: str, *, model: str = "") -> None:
         if usage is None:
@@ -276,6 +292,13 @@ class Settler:
                 reason=reason,
             )
         )
+
+
+def _creator(batch: Mapping[str, Any]) -> Operation | None:
+    """The operation that makes what the answers in a batch's output are; None where they are not kept."""
+    endpoint = batch.get("endpoint")
+    path = endpoint.removeprefix("/v1") if isinstance(endpoint, str) else ""
+    return catalogue.match("POST", path)[0] if path in _MAKING else None
 
 
 def _pause(hold: Hold) -> float:
