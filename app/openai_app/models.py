@@ -21,6 +21,13 @@ class UpstreamObject(models.Model):
     is_shared = models.BooleanField(
         "shared", default=False, help_text="All users may read and use it; only its owner may change it."
     )
+    parent_id = models.CharField(  # noqa: DJ001 - most have none, and need no text in the index
+        "part of",
+        max_length=255,
+        null=True,
+        blank=True,
+        help_text="The id of what it belongs to: whoever has that, or may read it, has or reads this.",
+    )
     #: The object as it was last seen, from which lists are answered; empty when it must be read again.
     data = models.JSONField(default=dict, editable=False)
     created_at = models.DateTimeField("recorded", default=timezone.now, editable=False)
@@ -29,7 +36,10 @@ class UpstreamObject(models.Model):
         verbose_name = "object at OpenAI"
         verbose_name_plural = "objects at OpenAI"
         ordering = ("-id",)
-        indexes = (models.Index(fields=("owner", "kind", "id"), name="object_by_owner"),)
+        indexes = (
+            models.Index(fields=("owner", "kind", "id"), name="object_by_owner"),
+            models.Index(fields=("parent_id",), name="object_by_parent"),
+        )
 
     def __str__(self) -> str:
         return f"{self.kind} {self.object_id}"

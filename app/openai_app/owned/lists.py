@@ -25,7 +25,7 @@ MOST = 100
 READ_AT_ONCE = 8
 # What still changes by itself is read again before it is shown.
 _BUSY = ("queued", "in_progress", "validating", "validating_files", "finalizing", "cancelling")
-_UNSETTLED = frozenset((*_BUSY, "running", "pending", "paused", "active"))
+_UNSETTLED = frozenset((*_BUSY, "uploaded", "running", "pending", "paused", "active"))
 
 
 def page_of(query: bytes, kind: Kind) -> Page:
@@ -37,12 +37,15 @@ def page_of(query: bytes, kind: Kind) -> Page:
             raise BadRequest(f"Invalid '{name}': it holds a null character.")
     limit = _whole_number(asked.get("limit", str(kind.usually_listed)))
     most = max(MOST, kind.most_listed)
-    if not 1 <= limit <= most:
-        raise BadRequest(f"Invalid 'limit': expected a whole number from 1 to {most}.", param="limit")
+    least = kind.fewest_listed
+    if not least <= limit <= most:
+        raise BadRequest(f"Invalid 'limit': expected a whole number from {least} to {most}.", param="limit")
     order = asked.get("order", kind.usual_order)
     if order not in ("asc", "desc"):
         raise BadRequest("Invalid 'order': expected 'asc' or 'desc'.", param="order")
-    where = {name: asked[name] for name in kind.filters if name in asked}
+    where: dict[str, str | None] = {name: asked[name] for name in kind.filters if name in asked}
+    if asked.get("metadata") == "null":
+        where["metadata"] = None
     for name, value in asked.items():
         if name.startswith("metadata[") and name.endswith("]"):
             where[name] = value
@@ -56,11 +59,11 @@ def page_of(query: bytes, kind: Kind) -> Page:
 
 
 def _whole_number(text: str) -> int:
-    """The number that a text says; 0 for any other text, and for more digits than Python reads."""
+    """The number that a text says; -1 for any other text, and for more digits than Python reads."""
     try:
-        return int(text) if text.isdecimal() else 0
+        return int(text) if text.isdecimal() else -1
     except ValueError:
-        return 0
+        return -1
 
 
 # What is told of every object that was read again for a list.

@@ -36,10 +36,16 @@ class Kind:
     parent: str | None = None
     #: What ids look like, where the fields that hold them hold other things as well; empty: anything.
     form: str = ""
+    #: How ids begin, a choice of words of which a dash or an underscore follows, where any field may have the
+    #: name of one that holds such ids.
+    begins: str = ""
+    #: It has the id of the file that it is: the same file may be in many of its kind's parents.
+    has_files_id: bool = False
     #: Fields by whose values a list can be narrowed, apart from `metadata`.
     filters: tuple[str, ...] = ()
     #: The largest `limit` of a list, and the one it has when none is asked for.
     most_listed: int = 100
+    fewest_listed: int = 1
     usually_listed: int = 20
     #: The order of a list when none is asked for.
     usual_order: str = "desc"
@@ -63,6 +69,14 @@ class Kind:
         if self.is_model:
             return value.startswith(FINE_TUNED)
         return bool(value) and (not self.form or re.fullmatch(self.form, value) is not None)
+
+    def looks_like_one(self, value: str) -> bool:
+        """Whether a value that may be an id of this kind is written as OpenAI writes them."""
+        return not self.begins or re.match(rf"(?:{self.begins})[-_].{{6}}", value, re.DOTALL) is not None
+
+    def recorded_as(self, object_id: str, parent_id: str | None) -> str:
+        """The id in the records. An id that is a file's is told from the file's own by its parent's."""
+        return f"{parent_id}/{object_id}" if self.has_files_id and parent_id else object_id
 
 
 def yielded(kind: Kind, answer: Any) -> Iterator[tuple[Kind, str]]:
@@ -99,6 +113,7 @@ FILE = Kind(
     "/files/{id}",
     "No such File object: {id}",
     param="id",
+    begins="file|assistant",
     filters=("purpose",),
     most_listed=10_000,
     usually_listed=10_000,
@@ -109,7 +124,7 @@ UPLOAD = Kind(
     param="upload_id",
     yields={"file.id": FILE},
 )
-UPLOAD_PART = Kind("upload_part", missing="No such Part object: {id}", param="part_ids")
+UPLOAD_PART = Kind("upload_part", missing="No such Part object: {id}", param="part_ids", begins="part")
 BATCH = Kind(
     "batch",
     "/batches/{id}",
@@ -119,7 +134,7 @@ BATCH = Kind(
 
 # --- Answers that are kept ----------------------------------------------------------------------------------
 #: The sound of an answer, to which a later message can refer.
-CHAT_AUDIO = Kind("chat_audio", missing="Audio with id '{id}' not found.")
+CHAT_AUDIO = Kind("chat_audio", missing="Audio with id '{id}' not found.", begins="audio")
 CHAT_COMPLETION = Kind(
     "chat_completion",
     "/chat/completions/{id}",
@@ -142,7 +157,11 @@ CONTAINER_FILE = Kind(
 )
 #: In a path it follows its conversation; a request may also refer to one by its id alone.
 ITEM = Kind(
-    "item", missing="Item with id '{id}' not found.", parent="conversation", form="[a-z]+_[A-Za-z0-9]{6,}"
+    "item",
+    missing="Item with id '{id}' not found.",
+    parent="conversation",
+    form="[a-z]+_[A-Za-z0-9]{6,}",
+    begins="msg|rs|fc|ctc|ws|fs|ci|ig|cu|mcp|mcpr|mcpl|lsh|sh|ap|cmp|tsc|item",
 )
 CONVERSATION = Kind(
     "conversation",
@@ -155,6 +174,7 @@ RESPONSE = Kind(
     "response",
     "/responses/{id}",
     "Response with id '{id}' not found.",
+    begins="resp",
     yields={
         "output[].id": ITEM,
         # In the list of its input.
@@ -199,11 +219,15 @@ VECTOR_STORE = Kind(
     "vector_store",
     "/vector_stores/{id}",
     "No vector store found with id '{id}'.",
+    begins="vs",
     changes_by_itself=True,
     headers=_ASSISTANTS,
 )
 VECTOR_STORE_FILE = Kind(
-    "vector_store_file", missing="No file found with id '{id}' in vector store.", parent="vector_store"
+    "vector_store_file",
+    missing="No file found with id '{id}' in vector store.",
+    parent="vector_store",
+    has_files_id=True,
 )
 VECTOR_STORE_FILE_BATCH = Kind(
     "vector_store_file_batch", missing="No file batch found with id '{id}'.", parent="vector_store"
@@ -213,16 +237,21 @@ ASSISTANT = Kind(
     "assistant",
     "/assistants/{id}",
     "No assistant found with id '{id}'.",
+    begins="asst",
     headers=_ASSISTANTS,
     yields={_TOOL_RESOURCES: VECTOR_STORE},
 )
 ASSISTANT_FILE = Kind(
-    "assistant_file", missing="No file found with id '{id}' attached to assistant.", parent="assistant"
+    "assistant_file",
+    missing="No file found with id '{id}' attached to assistant.",
+    parent="assistant",
+    has_files_id=True,
 )
 THREAD = Kind(
     "thread",
     "/threads/{id}",
     "No thread found with id '{id}'.",
+    begins="thread",
     # A run or a message may add to what it brings along.
     changes_by_itself=True,
     headers=_ASSISTANTS,
@@ -237,7 +266,9 @@ MESSAGE = Kind(
         "content[].text.annotations[].file_path.file_id": FILE,
     },
 )
-MESSAGE_FILE = Kind("message_file", missing="No file found with id '{id}' in message.", parent="message")
+MESSAGE_FILE = Kind(
+    "message_file", missing="No file found with id '{id}' in message.", parent="message", has_files_id=True
+)
 #: `thread_id` is new when the thread was made with the run.
 RUN = Kind("run", missing="No run found with id '{id}'.", parent="thread", yields={"thread_id": THREAD})
 RUN_STEP = Kind(
@@ -255,12 +286,21 @@ EVAL_OUTPUT_ITEM = Kind(
 )
 
 # --- Video, voice, skills -----------------------------------------------------------------------------------
-VIDEO = Kind("video", "/videos/{id}", "Video with id '{id}' not found.")
+VIDEO = Kind("video", "/videos/{id}", "Video with id '{id}' not found.", begins="video", fewest_listed=0)
 VIDEO_CHARACTER = Kind("video_character", "/videos/characters/{id}", "Character with id '{id}' not found.")
-VOICE_CONSENT = Kind("voice_consent", "/audio/voice_consents/{id}", "Voice consent with id '{id}' not found.")
+VOICE_CONSENT = Kind(
+    "voice_consent", "/audio/voice_consents/{id}", "Voice consent with id '{id}' not found.", begins="cons"
+)
 #: The built-in voices have names, those that callers made have ids.
 VOICE = Kind("voice", missing="Voice with id '{id}' not found.", form="voice_.+")
-SKILL = Kind("skill", "/skills/{id}", "Skill with id '{id}' not found.", changes_by_itself=True)
+SKILL = Kind(
+    "skill",
+    "/skills/{id}",
+    "Skill with id '{id}' not found.",
+    begins="skill",
+    fewest_listed=0,
+    changes_by_itself=True,
+)
 SKILL_VERSION = Kind("skill_version", missing="Skill version '{id}' not found.", parent="skill")
 
 # --- What only the operator makes, outside the API ----------------------------------------------------------
@@ -269,13 +309,14 @@ CHATKIT_THREAD = Kind(
     "chatkit_thread",
     "/chatkit/threads/{id}",
     "Thread with id '{id}' not found.",
+    fewest_listed=0,
     filters=("user",),
     changes_by_itself=True,
     headers=_CHATKIT,
 )
 #: Made in OpenAI's dashboard; a plain text may stand in its place.
 PROMPT = Kind("prompt", missing="Prompt with id '{id}' not found.", form="pmpt_.+")
-TUNNEL = Kind("tunnel", missing="Tunnel with id '{id}' not found.")
+TUNNEL = Kind("tunnel", missing="Tunnel with id '{id}' not found.", begins="tunnel")
 
 #: The kind that a slot in the catalogue's paths names.
 SLOT_KINDS: Mapping[str, Kind] = {

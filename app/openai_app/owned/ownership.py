@@ -6,29 +6,23 @@ does not exist, so that nobody learns what others have.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from common.errors import ApiError, BadRequest, NotFound
 from openai_app.catalogue import Operation
+from openai_app.owned.described import PLACES, PLACES_IN_LINES, Places, without_schemas
 from openai_app.owned.objects import (
-    CHAT_COMPLETION,
     CONTAINER,
     CONVERSATION,
     FINE_TUNED,
     ITEM,
-    MESSAGE,
     MODEL,
     REFERENCES,
-    RESPONSE,
-    RUN,
-    RUN_STEP,
     SLOT_KINDS,
-    THREAD,
     Kind,
-    yielded,
 )
 from openai_app.owned.records import Owned
 from openai_app.request import request_body
@@ -50,14 +44,6 @@ _QUOTED_MENTION = re.compile(
     rf'"(?:(?:{_NAMES})"\s*:|(?:{_BEGINNINGS})[-_][A-Za-z0-9]|item_reference|ft:|[a-z]+:ft-)'.encode()
 )
 _ESCAPE = re.compile(rb"\\u00[2-7]")
-# Streams and lists tell of objects of other kinds than the one that their operation is about.
-_NAMED_KINDS = {
-    "response": RESPONSE,
-    "thread": THREAD,
-    "thread.message": MESSAGE,
-    "thread.run": RUN,
-    "thread.run.step": RUN_STEP,
-}
 # What people write: a text is never taken for an id.
 _TEXT = frozenset(
     ("content", "text", "input", "instructions", "description", "name", "title", "arguments", "output")
@@ -78,13 +64,22 @@ class Mention:
     kind: Kind | None
     must_be_known: bool
     changes: bool = False
+    #: Whose child it is, in a path.
+    parent_id: str | None = None
+
+    @property
+    def recorded_as(self) -> str:
+        """The id in the records of what the path names: of a file in a vector store, that it is in it."""
+        return self.kind.recorded_as(self.object_id, self.parent_id) if self.kind else self.object_id
 
 
 def mentions(operation: Operation, slots: Mapping[str, str], query: bytes, fields: Any) -> list[Mention]:
     """Every id in a call's path, query and body."""
     found = list(_in_path(operation, slots))
     found += _in_query(operation, query)
-    found += _in_body(fields)
+    # What a form's fields can be taken for is a list, each a body.
+    for body in fields if isinstance(fields, list) else [fields]:
+        found += _in_body(body, PLACES.get(operation.name, {}))
     return found
 
 
@@ -96,19 +91,37 @@ def mentions_in_lines(lines: Iterable[bytes]) -> list[Mention]:
     found: list[Mention] = []
     for line in lines:
         if may_mention(line):
-            found += _in_body(request_body.parse(line, needs_model=False))
+            fields = request_body.parse(line, needs_model=False)
+            found += _in_body(fields.pop("body", None), PLACES_IN_LINES)
+            found += _in_body(fields, {})
     return found
+
+
+def ids(found: Iterable[Mention]) -> set[str]:
+    """What must be looked up for `check`."""
+    return {object_id for mention in found for object_id in (mention.object_id, mention.recorded_as)}
 
 
 def check(found: Iterable[Mention], known: Mapping[str, Owned], user_id: int) -> None:
     """Raises NotFound for the first id that the user may not speak of."""
     for mention in found:
-        owned = known.get(mention.object_id)
-        if owned is None:
-            if mention.must_be_known:
-                raise missing(mention.kind, mention.object_id)
-        elif owned.owner_id != user_id and (mention.changes or not owned.is_shared):
+        if not _may_speak_of(mention, known, user_id):
             raise missing(mention.kind, mention.object_id)
+
+
+def _may_speak_of(mention: Mention, known: Mapping[str, Owned], user_id: int) -> bool:
+    owned = known.get(mention.recorded_as) or known.get(mention.object_id)
+    if owned is None:
+        return not mention.must_be_known
+    parent = known.get(mention.parent_id) if mention.parent_id else None
+    if mention.kind is not None and mention.kind.has_files_id and parent is not None:
+        # Seen in it or not: it is in nobody's vector store but its owner's, or that of who was given it.
+        if owned.owner_id == parent.owner_id:
+            return True
+    elif mention.kind is not ITEM and parent is not None and owned.parent_id not in (None, parent.object_id):
+        # A response may take an item along into another conversation; all others stay where they are.
+        return False
+    return owned.owner_id == user_id or (owned.is_shared and not mention.changes)
 
 
 def missing(kind: Kind | None, object_id: str) -> ApiError:
@@ -118,45 +131,11 @@ def missing(kind: Kind | None, object_id: str) -> ApiError:
     return NotFound(kind.missing.format(id=object_id), param=kind.param, code=kind.code)
 
 
-def new_objects(
-    operation: Operation, request: Mapping[str, Any], answer: Mapping[str, Any]
-) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(id, kind, object) of everything that came into being by an answered call."""
-    found: list[tuple[str, str, Mapping[str, Any]]] = []
-    kind, object_id = _kind_of(answer, operation.creates), answer.get("id")
-    is_created = operation.creates is not None and operation.keeps(request)
-    if is_created and kind is not None and isinstance(object_id, str):
-        # An answer in a chat, or a stream's first piece of it, is less than what is stored of it.
-        found.append((object_id, kind.name, {} if kind is CHAT_COMPLETION else _kept(kind, answer)))
-    elements = answer.get("data")
-    for one in (answer, *(elements if isinstance(elements, list) else ())):
-        kind = _kind_of(one, operation.creates or _last_kind(operation))
-        for other, yielded_id in yielded(kind, one) if kind is not None else ():
-            found.append((yielded_id, other.name, {}))
-    return found
-
-
-def _kind_of(value: Any, otherwise: Kind | None) -> Kind | None:
-    name = value.get("object") if isinstance(value, Mapping) else None
-    return _NAMED_KINDS.get(name, otherwise) if isinstance(name, str) else otherwise
-
-
-def kept(operation: Operation, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the records keep of an object that was read or changed."""
-    kind = _last_kind(operation)
-    return _kept(kind, answer) if kind is not None else {}
-
-
-def _kept(kind: Kind, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the records keep of an object: all of it where lists are answered from them, else nothing."""
-    return answer if kind.path and kind not in (RESPONSE, THREAD, CONVERSATION) else {}
-
-
-def _last_kind(operation: Operation) -> Kind | None:
-    """The kind of what is read or changed; of a list, that of its elements."""
-    if operation.lists is not None:
-        return operation.lists
-    return SLOT_KINDS.get(operation.slots[-1]) if operation.slots else None
+def named_last(operation: Operation, slots: Mapping[str, str]) -> tuple[str, str]:
+    """The id in the records, and the kind, of what the last slot of a path names."""
+    slot = operation.slots[-1]
+    kind, above = SLOT_KINDS[slot], {SLOT_KINDS[each].name: slots[each] for each in operation.slots[:-1]}
+    return kind.recorded_as(slots[slot], above.get(kind.parent or "")), kind.name
 
 
 def may_mention(body: bytes) -> bool:
@@ -165,6 +144,7 @@ def may_mention(body: bytes) -> bool:
 
 
 def _in_path(operation: Operation, slots: Mapping[str, str]) -> Iterator[Mention]:
+    above: dict[str, str] = {}
     for slot, object_id in slots.items():
         kind = SLOT_KINDS.get(slot)
         if kind is None:
@@ -172,10 +152,12 @@ def _in_path(operation: Operation, slots: Mapping[str, str]) -> Iterator[Mention
         # Who may change a child is told by its parent; what is put into a parent may be a shared file.
         changes = operation.method != "GET" and not operation.only_reads and kind.parent is None
         if not kind.is_model:
-            yield Mention(object_id, kind, _must_be_known(kind), changes)
+            parent_id = above.get(kind.parent) if kind.parent else None
+            yield Mention(object_id, kind, _must_be_known(kind), changes, parent_id)
         elif operation.deletes or kind.may_be(object_id):
-            # OpenAI's own models are there for all to use, and for none to delete.
-            yield Mention(object_id, kind, must_be_known=True, changes=operation.deletes)
+            # Models that nobody here made are there for all to use, and for none to delete.
+            yield Mention(object_id, kind, must_be_known=operation.deletes, changes=operation.deletes)
+        above[kind.name] = object_id
 
 
 def _in_query(operation: Operation, query: bytes) -> Iterator[Mention]:
@@ -188,18 +170,23 @@ def _in_query(operation: Operation, query: bytes) -> Iterator[Mention]:
         if operation.lists is not None and name in ("after", "before"):
             yield Mention(value, operation.lists, must_be_known=True)
         elif kind is not None and kind.may_be(value):
-            yield Mention(value, kind, _must_be_known(kind))
+            yield Mention(value, kind, _must_be_known(kind) and kind.looks_like_one(value))
         elif value.startswith(FINE_TUNED):
-            yield Mention(value, MODEL, must_be_known=True)
+            yield Mention(value, MODEL, must_be_known=False)
         elif _ID.fullmatch(value):
             yield Mention(value, None, must_be_known=False)
 
 
-def _in_body(value: Any) -> Iterator[Mention]:
-    yield from _references(value)
-    for text in _other_strings(value):
+def _in_body(body: Any, places: Places) -> Iterator[Mention]:
+    body = without_schemas(body)
+    if isinstance(body, Mapping):
+        for name, held in body.items():
+            yield from _references({name: held}, places.get(name, ()))
+    else:
+        yield from _references(body, ())
+    for text in _other_strings(body):
         if text.startswith(FINE_TUNED):
-            yield Mention(text, MODEL, must_be_known=True)
+            yield Mention(text, MODEL, must_be_known=False)
         elif _ID.fullmatch(text):
             yield Mention(text, None, must_be_known=False)
 
@@ -207,10 +194,11 @@ def _in_body(value: Any) -> Iterator[Mention]:
 def _must_be_known(kind: Kind) -> bool:
     """Whether an id that nobody here is known to have is refused; of models, only tuned ones get this far.
 
-    A child is looked for by OpenAI under its parent. A tuned model that is not recorded may be that of a job
-    whose end has not been seen yet.
+    A child is looked for by OpenAI under its parent. The name of a tuned model ends in what nobody can guess,
+    and those that the operator had made before are for all; what a job of somebody's made is recorded before
+    its owner hears of it.
     """
-    return kind.parent is None
+    return kind.parent is None and not kind.is_model
 
 
 def _is_item_reference(value: Any) -> bool:
@@ -220,8 +208,12 @@ def _is_item_reference(value: Any) -> bool:
     )
 
 
-def _references(value: Any) -> Iterator[Mention]:
-    """The ids in every field that holds ids, at any depth; under `id` where a reference is an object."""
+def _references(value: Any, described: Collection[str]) -> Iterator[Mention]:
+    """The ids in every field that holds ids, at any depth; under `id` where a reference is an object.
+
+    Under the names that are `described` stands nothing but ids; under others only what is written like one
+    must be known.
+    """
     stack: list[Any] = [value]
     while stack:
         current = stack.pop()
@@ -234,7 +226,8 @@ def _references(value: Any) -> Iterator[Mention]:
                     for one in held if isinstance(held, list) else [held]:
                         object_id = one.get("id") if isinstance(one, Mapping) else one
                         if isinstance(object_id, str) and kind.may_be(object_id):
-                            must_be_known = _must_be_known(kind) or (kind is ITEM and _is_item_reference(one))
+                            is_one = _is_item_reference(one) if kind is ITEM else _must_be_known(kind)
+                            must_be_known = is_one and (name in described or kind.looks_like_one(object_id))
                             yield Mention(object_id, kind, must_be_known, changes=kind in _WRITTEN_TO)
                 if name not in _LABELS and isinstance(held, Mapping | list):
                     stack.append(held)
