@@ -6,58 +6,45 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 from balances.operations import Granted, PlaceHold, Void
 from balances.usage import Estimate
-from balances.writer import Writer
 from common.asgi import JSON, ClientLeftError, Headers, Receive, Scope, Send, punctual
-from common.errors import ApiError, BadRequest, NotFound, PermissionDenied, Unavailable, forget_frames
+from common.errors import (
+    ApiError,
+    BadRequest,
+    KeyRejected,
+    PermissionDenied,
+    Unavailable,
+    forget_frames,
+)
 from openai_app import catalogue, metrics
 from openai_app.answer import passing
 from openai_app.answer.reply import Reply
 from openai_app.catalogue import Operation
 from openai_app.catalogue.operation import EVENTS
 from openai_app.http.response import Response
-from openai_app.idempotency.claims import Claims, key_in, replayed_headers
+from openai_app.idempotency.claims import key_in, replayed_headers
 from openai_app.idempotency.rows import Kept
+from openai_app.metering.reading import asks_for_stream
 from openai_app.owned import lists, ownership
-from openai_app.owned.objects import MODEL, RESPONSE, SLOT_KINDS, Kind
+from openai_app.owned.objects import MODEL
 from openai_app.owned.ownership import Mention
-from openai_app.owned.records import Records, write_down
-from openai_app.owned.referred import Referred
+from openai_app.owned.told import Told
 from openai_app.request.credentials import digest_from
-from openai_app.request.incoming import INLINE_BYTES, Incoming, Payload, content_length
-from openai_app.request.paths import climbs
-from openai_app.settlement import charge, deferred
+from openai_app.request.incoming import INLINE_BYTES, Incoming, Payload, content_length, is_packed
+from openai_app.request.paths import path_below_prefix
+from openai_app.services import Services
+from openai_app.settlement import charge
 from openai_app.settlement.charge import Charge
-from openai_app.settlement.deferred import Settler
-from openai_app.upstream import IDEMPOTENCY_KEY, Upstream, is_json
+from openai_app.upstream import IDEMPOTENCY_KEY, is_json
 
 log = logging.getLogger(__name__)
 
 # A stranger must not make us read a large body: above this the key is looked at first.
 UNKNOWN_CALLER_BYTES = 1024 * 1024
-PREFIXES = ("/v1/", "/api/openai/", "/modules/openai/")
-
-
-@dataclass
-class Services:
-    """What all exchanges of a process share."""
-
-    writer: Writer
-    upstream: Upstream
-    records: Records
-    settler: Settler
-    referred: Referred
-    claims: Claims
-    #: Counts large inputs: the tokeniser lets go of the interpreter's lock, but a core is a core.
-    counting: ThreadPoolExecutor
-    #: The charges of open streams, for the ledger to hear of their progress.
-    open_charges: set[Charge] = field(default_factory=set)
 
 
 class Exchange:
@@ -76,10 +63,9 @@ class Exchange:
         self._body: Incoming | None = None
         self._charge: Charge | None = None
         self._client_left = False
-        #: Ids of what is known to be recorded: a stream tells of its object again and again.
-        self._recorded: set[str] = set()
-        #: The call speaks of what others own; what it tells of is not the caller's.
-        self._is_guest = False
+        #: There is one once it is known what is asked for; so there is a digest of the caller's key.
+        self._told: Told
+        self._digest: str
 
     async def run(self) -> None:
         """Serves the call and answers whatever error it ends with."""
@@ -87,11 +73,9 @@ class Exchange:
         try:
             status = await self._serve()
         except ApiError as error:
+            error = await self._rather_of_the_key(error)
             status = error.status
-            if self._charge is not None:
-                await self._charge.failed()
-            await self._reply.error(error)
-            forget_frames(error)
+            await self._answer_error(error)
         except ClientLeftError:
             status = 499
         except asyncio.CancelledError:
@@ -109,8 +93,9 @@ class Exchange:
                 ApiError("The gateway failed on this request. Its operator finds it by its id.")
             )
         finally:
+            # Whatever has not ended the hold by now will not.
             if self._charge is not None:
-                self._charge.void_if_open()
+                self._charge.failed()
             if self._reply.claim is not None:
                 self._reply.claim.abandon()
             if self._body is not None:
@@ -121,8 +106,8 @@ class Exchange:
     async def _serve(self) -> int:
         """Answers the call and says with which status."""
         operation, slots = catalogue.match(self._scope["method"], path_below_prefix(self._scope["path"]))
-        self._operation = operation
-        digest = digest_from(self._headers)
+        self._operation, self._told = operation, Told(self._services, operation, slots)
+        self._digest = digest = digest_from(self._headers)
         key = key_in(self._headers) if operation.is_repeatable else None
         must_know = key is not None or self._must_know_caller(operation, slots)
         caller = await self._recognise(digest) if must_know else None
@@ -151,20 +136,44 @@ class Exchange:
                 ownership.mentions(operation, slots, self._scope["query_string"], body.mentioning)
             )
         if operation.lists not in (None, MODEL) and caller is not None and not caller.is_superuser:
-            return await self._list(operation.lists, caller)
+            page = await self._told.page(operation.lists, self._scope["query_string"], caller)
+            await self._reply.whole(200, [JSON], page)
+            return 200
         fields = await self._hold(operation, digest, body) if operation.meter.estimate is not None else {}
         follows = operation.method == "GET" and EVENTS in operation.answers
-        is_stream = body.fields.get("stream") in (True, "true") or body.fields.get("stream_format") == "sse"
+        is_stream = asks_for_stream(body.fields) or body.fields.get("stream_format") == "sse"
         # An answer in one piece that will be kept is waited for, for a client that left and asks again.
         is_cut = operation.answers_bytes and self._reply.claim is None
         if is_stream or is_cut or follows:
-            return await self._forward_while_client_stays(path, body.payload(fields))
-        return await self._forward(path, body.payload(fields))
+            return await self._forward_while_client_stays(path, await self._payload(body, fields))
+        return await self._forward(path, await self._payload(body, fields))
+
+    async def _answer_error(self, error: ApiError) -> None:
+        headers: Headers = []
+        if self._charge is not None and (posting := self._charge.failed()) is not None:
+            with suppress(ApiError):
+                headers = await passing.settled(posting)
+        await self._reply.error(error, headers)
+        forget_frames(error)
+
+    async def _rather_of_the_key(self, error: ApiError) -> ApiError:
+        """A request that is refused before its key was looked at is refused for its key, if that is no good:
+        strangers are told nothing else."""
+        if self._operation is None or self._caller is not None or isinstance(error, KeyRejected):
+            return error
+        try:
+            await self._recognise(digest_from(self._headers))
+        except KeyRejected as refused:
+            forget_frames(error)
+            return refused
+        except ApiError as other:
+            forget_frames(other)
+        return error
 
     def _must_know_caller(self, operation: Operation, slots: Mapping[str, str]) -> bool:
         """Whether the key is looked at by itself, before the body is read and a hold is placed."""
         length = content_length(self._headers)
-        is_large = length is None or length > UNKNOWN_CALLER_BYTES
+        is_large = length is None or length > UNKNOWN_CALLER_BYTES or is_packed(self._headers)
         return operation.meter.estimate is None or bool(operation.refused or slots) or is_large
 
     @property
@@ -215,7 +224,7 @@ class Exchange:
     async def _hold(self, operation: Operation, digest: str, body: Incoming) -> dict[str, Any]:
         """Holds what the call may cost, and answers the fields that are written into its body."""
         # Nothing is counted or held for a call that could not be forwarded.
-        self._services.upstream.circuit.check()
+        self._services.upstream.circuit.check(digest)
         meter, request = operation.meter, body.fields
         if "engine_id" in self._slots:
             # The oldest calls name the model in the path.
@@ -227,7 +236,7 @@ class Exchange:
             loop = asyncio.get_running_loop()
             estimate = await loop.run_in_executor(self._services.counting, meter.estimate, request)
         estimate = await self._services.referred.add_to(estimate, meter, request, self._check)
-        model = meter.rated_as(request)
+        model = await self._services.referred.rated_as(estimate) or meter.rated_as(request)
         if not model.isprintable():
             raise BadRequest("The model's name holds characters that no name has.", param="model")
         granted = await self._ask_ledger(digest, model, estimate)
@@ -239,65 +248,29 @@ class Exchange:
             fields.update(meter.cap(request, granted.output_cap))
         return fields
 
+    async def _payload(self, body: Incoming, fields: dict[str, Any]) -> Payload:
+        if not fields or body.size <= INLINE_BYTES:
+            return body.payload(fields)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._services.counting, body.payload, fields)
+
     # --- whose things -------------------------------------------------------------------------------------
 
     async def _check(self, found: list[Mention]) -> None:
-        """Raises NotFound for an id that is not the caller's. Operators may speak of everything."""
-        caller = self._caller
-        if not found or caller is None or caller.is_superuser:
-            return
-        known = await self._services.records.find({mention.object_id for mention in found})
-        ownership.check(found, known, caller.user_id)
-        self._is_guest |= any(owned.owner_id != caller.user_id for owned in known.values())
-
-    async def _list(self, kind: Kind, caller: Granted) -> int:
-        page = await lists.answer(
-            self._services.records,
-            self._services.upstream,
-            caller.user_id,
-            kind,
-            self._scope["query_string"],
-            self._saw_listed,
-        )
-        await self._reply.whole(200, [JSON], page)
-        return 200
-
-    async def _saw_listed(self, found: Mapping[str, Any]) -> None:
-        """Notes what one of the caller's objects tells that was read again for a list."""
-        assert self._operation is not None
-        assert self._caller is not None
-        made = ownership.new_objects(self._operation, {}, {"data": [found]})
-        await self._services.records.remember(self._caller.user_id, made)
-        await self._services.settler.notice(found, owner_id=self._caller.user_id)
+        """Raises NotFound for an id that is not the caller's."""
+        if self._caller is not None:
+            await self._told.check(found, self._caller)
 
     async def _saw(self, answer: Mapping[str, Any]) -> None:
         """Records what an answer says came into being, before the caller hears of it."""
-        assert self._operation is not None
         assert self._caller is not None
         request = self._body.fields if self._body is not None else {}
-        if self._charge is not None:
-            # First of all: it goes on at OpenAI, and is paid for, whatever fails here.
-            self._charge.awaits = self._charge.awaits or deferred.awaited(answer, request)
-        if self._operation.creates is not None or not (self._is_guest or self._caller.is_superuser):
-            found = ownership.new_objects(self._operation, request, answer)
-            new = [each for each in found if each[0] not in self._recorded]
-            try:
-                await self._services.records.remember(self._caller.user_id, new)
-            except Unavailable:
-                if self._reply.claim is not None:
-                    # This answer fails, but its repetition will tell of it: by then it must be the caller's.
-                    self._reply.claim.owe(partial(write_down, self._caller.user_id, new))
-                raise
-            self._recorded.update(object_id for object_id, _, _ in new)
-        named = self._slots.get(self._operation.slots[-1]) if self._operation.slots else None
-        data = ownership.kept(self._operation, answer)
-        if named is not None and data and answer.get("id") == named:
-            await self._services.records.refresh(named, data)
-        if self._operation.creates is RESPONSE:
-            await self._services.referred.note(answer, self._operation.meter.usage(answer, request))
-        if self._charge is None:
-            owner_id = None if self._caller.is_superuser else self._caller.user_id
-            await self._services.settler.notice(answer, owner_id=owner_id)
+        await self._told.note(answer, request, self._caller, self._charge, self._reply.claim)
+
+    async def _missed(self, response: Response, body: bytes) -> None:
+        """OpenAI has refused the call."""
+        if self._caller is not None:
+            await self._told.missed(response, body, self._caller)
 
     # --- the upstream -------------------------------------------------------------------------------------
 
@@ -325,7 +298,13 @@ class Exchange:
         query, headers = self._scope["query_string"], self._sent_headers()
         try:
             response = await self._services.upstream.send(
-                self._scope["method"], path, query, headers, payload, self._note_sent
+                self._scope["method"],
+                path,
+                query,
+                headers,
+                payload,
+                self._note_sent,
+                caller=self._digest,
             )
         except ApiError:
             if self._body is not None and self._body.error is not None:
@@ -353,7 +332,7 @@ class Exchange:
         assert self._operation is not None
         operation, charge_, reply = self._operation, self._charge, self._reply
         if not 200 <= response.status < 300:
-            return await passing.pass_refusal(response, reply, charge_)
+            return await passing.pass_refusal(response, reply, charge_, self._missed)
         request = self._body.fields if self._body is not None else {}
         leaves = operation.creates is not None and operation.keeps(request)
         seen = self._saw if leaves or operation.slots else None
@@ -368,20 +347,8 @@ class Exchange:
         if operation.answers_bytes and (charge_ is None or not is_json(content_type)):
             return await passing.pass_bytes(response, reply, charge_)
         if operation.deletes:
-            slot = operation.slots[-1]
-            await self._services.records.forget(self._slots[slot], SLOT_KINDS[slot].name)
+            await self._services.records.forget(*self._told.named_last)
         return await passing.pass_answer(response, reply, charge_, seen)
-
-
-def path_below_prefix(path: str) -> str:
-    """The path as the catalogue lists it, without a slash at its end. Raises NotFound."""
-    for prefix in PREFIXES:
-        if path.startswith(prefix):
-            below = path[len(prefix) - 1 :].removesuffix("/")
-            if below and climbs(below):
-                break
-            return below
-    raise NotFound(f"Unknown request URL: {path}.", code="unknown_url")
 
 
 def new_id() -> str:

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from balances.writer import Writer
 from common.asgi import Receive, Scope, Send
 from openai_app import metrics
-from openai_app.exchange import PREFIXES, Exchange, Services
+from openai_app.exchange import Exchange
 from openai_app.idempotency.claims import Claims
 from openai_app.owned.records import Records
 from openai_app.owned.referred import Referred
+from openai_app.request.paths import PREFIXES
+from openai_app.services import Services
 from openai_app.settlement.deferred import Settler
 from openai_app.sockets.socket import Socket
 from openai_app.upstream import Upstream

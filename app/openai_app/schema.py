@@ -8,7 +8,7 @@ from typing import Any
 
 from openai_app import metering
 from openai_app.catalogue import CATALOGUE, Operation
-from openai_app.catalogue.operation import BYTES, FORM, JSON
+from openai_app.catalogue.operation import BYTES, FORM, JSON, MAX_JSON_BYTES
 from openai_app.idempotency.claims import MAX_KEY_CHARACTERS
 from openai_app.metering import Meter
 from users.authentication import KeyScheme
@@ -123,7 +123,9 @@ def _description(row: Operation) -> str:
     if row.lists is not None and not row.lists.is_model:
         lines.append("Lists your own objects only.")
     if row.accepts:
-        lines.append(f"The body may have up to {row.max_body_bytes // 2**20:,} MB.")
+        has_less_json = JSON in row.accepts and row.max_body_bytes > MAX_JSON_BYTES
+        json = f", as JSON {MAX_JSON_BYTES // 2**20} MB" if has_less_json else ""
+        lines.append(f"The body may have up to {row.max_body_bytes // 2**20:,} MB{json}.")
     if row.aliases:
         others = ", ".join(f"`{PREFIX}{path}`" for path in row.aliases)
         lines.append(f"Older clients call it as {others}.")

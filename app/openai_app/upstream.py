@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -10,7 +11,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from common.errors import ApiError, UpstreamFailed, UpstreamTimedOut, error_body
+from common.errors import ApiError, RateLimited, UpstreamFailed, UpstreamTimedOut, error_body
 from openai_app.answer.hiding import hide_in_refusal
 from openai_app.circuit import Circuit
 from openai_app.http.client import HttpClient
@@ -120,68 +121,75 @@ class Upstream:
         headers: Iterable[tuple[bytes, bytes]],
         body: Body,
         when_sent: Callable[[], None] = lambda: None,
+        caller: str | None = None,
     ) -> Response:
         """The upstream's answer, its body still unread; whoever gets it closes it.
 
-        `when_sent` is told when the request goes out: until there is a connection, nothing has.
+        `when_sent` is told when the request goes out: until there is a connection, nothing has. `caller` is
+        whose circuit opens when the calls of one are lost.
         Raises UpstreamFailed or UpstreamTimedOut when there is no answer; at once while the circuit is open.
         """
-        self.circuit.admit()
         target = self._target(path, query)
         sent = _passed_on(headers).items()
         # The length of a whole body is counted anew: something may have been written into it.
         length = None if isinstance(body, bytes) else _content_length(headers)
-        for attempt in range(1, CONNECT_ATTEMPTS + 1):
-            try:
-                response = await self._http.request(method, target, sent, body, length, when_sent)
-            except NotConnectedError as error:
-                if attempt == CONNECT_ATTEMPTS or isinstance(error, ConnectTimeoutError):
-                    self.circuit.failed(was_connected=False)
+        with self.circuit.admit(caller):
+            for attempt in range(1, CONNECT_ATTEMPTS + 1):
+                try:
+                    response = await self._http.request(method, target, sent, body, length, when_sent)
+                except NotConnectedError as error:
+                    if attempt == CONNECT_ATTEMPTS or isinstance(error, ConnectTimeoutError):
+                        self.circuit.not_connected()
+                        raise failure(error) from error
+                    await asyncio.sleep(CONNECT_PAUSE_S)
+                except OSError as error:
+                    if isinstance(error, DisconnectedError):
+                        self.circuit.lost(caller)
                     raise failure(error) from error
-                await asyncio.sleep(CONNECT_PAUSE_S)
-            except OSError as error:
-                if isinstance(error, DisconnectedError):
-                    self.circuit.failed(was_connected=True)
-                raise failure(error) from error
-            else:
-                self.circuit.answered()
-                return response
+                else:
+                    self.circuit.answered(caller)
+                    return response
         raise AssertionError("unreachable")
 
     async def connect_socket(
-        self, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]], protocols: Collection[str]
+        self,
+        path: str,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        protocols: Collection[str],
+        caller: str | None = None,
     ) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket; whoever gets it closes it.
 
         Raises aiohttp.WSServerHandshakeError when the upstream refuses; UpstreamFailed, UpstreamTimedOut, at
         once while the circuit is open.
         """
-        self.circuit.admit()
         passed = _passed_on(headers)
         # It would be shared by all users, and a handshake is not repeated.
         passed.pop(IDEMPOTENCY_KEY, None)
-        try:
-            opened = await self._session.ws_connect(
-                URL(self._base_url + self._target(path, query), encoded=True),
-                headers={
-                    **{n.decode("latin-1"): v.decode("latin-1") for n, v in passed.items()},
-                    **self._headers,
-                },
-                protocols=protocols,
-                heartbeat=SOCKET_HEARTBEAT_S,
-                timeout=aiohttp.ClientWSTimeout(ws_close=SOCKET_CLOSE_S),
-                max_msg_size=MAX_FRAME_BYTES,
-            )
-        except aiohttp.WSServerHandshakeError:
-            self.circuit.answered()
-            raise
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-                self.circuit.failed(was_connected=False)
-            elif isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-                self.circuit.failed(was_connected=True)
-            raise failure(error) from error
-        self.circuit.answered()
+        with self.circuit.admit(caller):
+            try:
+                opened = await self._session.ws_connect(
+                    URL(self._base_url + self._target(path, query), encoded=True),
+                    headers={
+                        **{n.decode("latin-1"): v.decode("latin-1") for n, v in passed.items()},
+                        **self._headers,
+                    },
+                    protocols=protocols,
+                    heartbeat=SOCKET_HEARTBEAT_S,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=SOCKET_CLOSE_S),
+                    max_msg_size=MAX_FRAME_BYTES,
+                )
+            except aiohttp.WSServerHandshakeError:
+                self.circuit.answered(caller)
+                raise
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                    self.circuit.not_connected()
+                elif isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+                    self.circuit.lost(caller)
+                raise failure(error) from error
+        self.circuit.answered(caller)
         return opened
 
     def _target(self, path: str, query: bytes) -> str:
@@ -220,7 +228,13 @@ async def _refuse_redirects(
 
 
 def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    announced = next((value for name, value in headers if name == b"content-length"), b"")
+    """How long a body is that is sent as it came; None if its caller has not told, or it came compressed."""
+    announced = b""
+    for name, value in headers:
+        if name == b"content-length":
+            announced = announced or value
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return None
     return int(announced) if announced.isdigit() else None
 
 
@@ -268,21 +282,29 @@ def refusal(status: int, content_type: str, body: bytes) -> tuple[int, bytes]:
     if 300 <= status < 400:
         failed = UpstreamFailed("OpenAI answered with a redirection, which the gateway does not follow.")
         return failed.status, failed.as_bytes()
-    if is_json(content_type) and _is_error_object(body):
+    told = _told(body) if is_json(content_type) else None
+    if isinstance(told, Mapping) and isinstance(told.get("message"), str):
         return status, hide_in_refusal(body)
     log.warning("upstream answered %d with a body that is no error object (%s)", status, content_type)
-    kind = "invalid_request_error" if status < 500 else "upstream_error"
+    if status == 429:
+        kind, code = RateLimited.type, RateLimited.code
+    else:
+        kind = "invalid_request_error" if status < 500 else "upstream_error"
+        code = f"upstream_{status}"
     message = f"OpenAI answered with status {status} and no explanation."
-    return status, orjson.dumps(error_body(message, type=kind, code=f"upstream_{status}"))
+    if isinstance(told, str) and told:
+        message = told
+    return status, hide_in_refusal(orjson.dumps(error_body(message, type=kind, code=code)))
 
 
 def is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
-def _is_error_object(body: bytes) -> bool:
+def _told(body: bytes) -> Any:
+    """What a JSON body gives as its error; None for none."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, Mapping) and "error" in value
+        return None
+    return value.get("error") if isinstance(value, Mapping) else None

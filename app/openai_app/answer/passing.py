@@ -19,15 +19,23 @@ from openai_app.upstream import failure, is_json, refusal, response_headers
 
 # What is told of every object that an answer speaks of, before the caller hears of it.
 Seen = Callable[[Mapping[str, Any]], Awaitable[None]]
+# What is told of an answer that something is not there.
+Missed = Callable[[Response, bytes], Awaitable[None]]
 
 
-async def pass_refusal(response: Response, reply: Reply, charge: Charge | None) -> int:
+async def pass_refusal(
+    response: Response, reply: Reply, charge: Charge | None, missed: Missed | None = None
+) -> int:
     """Answers OpenAI's error in OpenAI's shape; a call that was refused costs nothing."""
+    # Before anything is awaited: whoever leaves meanwhile pays nothing either.
+    posting = charge.refused() if charge is not None else None
     body = await read_answer(response)
-    if charge is not None:
-        await settled(charge.refused())
+    if missed is not None and response.status == 404:
+        await missed(response, body)
     status, shown = refusal(response.status, response.content_type, body)
     headers = [header for header in response_headers(response) if header[0] != b"content-type"]
+    if posting is not None:
+        headers += await settled(posting)
     if status >= 500 and not any(name == b"retry-after" for name, _ in headers):
         headers.append((b"retry-after", b"1"))
     await reply.whole(status, [JSON, *headers], shown)
@@ -109,7 +117,7 @@ async def pass_bytes(response: Response, reply: Reply, charge: Charge | None) ->
     if charge is not None:
         headers += remaining(charge)
     await reply.start(response.status, headers)
-    last, has_passed = b"", False
+    last = b""
     try:
         async for data in response:
             if left is not None:
@@ -117,10 +125,11 @@ async def pass_bytes(response: Response, reply: Reply, charge: Charge | None) ->
             if left == 0:
                 last = data
             else:
-                has_passed = True
+                if charge is not None:
+                    charge.has_passed = True
                 await reply.piece(data)
     except OSError as error:
-        if charge is not None and has_passed:
+        if charge is not None and charge.has_passed:
             # The caller has it. Were it free, one could read nearly all, and stop until OpenAI gives up.
             charge.cut(BROKEN)
         # The answer is left incomplete, and the connection with it: the caller sees that it broke off.

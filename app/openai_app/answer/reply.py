@@ -1,11 +1,12 @@
 """The caller's side of a call: what has been answered so far, and what may still be."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import closing, suppress
 
 from balances.limits import LimitReached
 from balances.operations import Allowances
-from common.asgi import JSON, Headers, Send, patient, respond
+from common.asgi import JSON, NOSNIFF, Headers, Send, patient, respond
 from common.errors import ApiError
 from openai_app.answer.allowances import headers_of
 from openai_app.answer.parked import Parked
@@ -47,7 +48,9 @@ class Reply:
             return
         headers.append((b"content-length", str(body.length).encode()))
         with closing(body):
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._send(
+                {"type": "http.response.start", "status": status, "headers": [*headers, NOSNIFF]}
+            )
             async for piece in body.pieces():
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
@@ -56,7 +59,8 @@ class Reply:
         self.has_begun = True
         if self.claim is not None:
             self.claim.begin(status, headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._own]})
+        headers = [*headers, *self._own, NOSNIFF]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def piece(self, data: bytes) -> None:
         if self.claim is not None:
@@ -79,7 +83,7 @@ class Reply:
                 async with asyncio.timeout(LAST_EVENT_S):
                     await self.end(error_event(error))
 
-    async def error(self, error: ApiError) -> None:
+    async def error(self, error: ApiError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Answers an error. Once the answer has begun, only events can tell it; all else is broken off."""
         if self.has_begun:
             await self.last_event(error)
@@ -89,4 +93,4 @@ class Reply:
         own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
         # Whoever has gone in the meantime cannot be told.
         with suppress(OSError):
-            await self.whole(error.status, [JSON, *own], error.as_bytes())
+            await self.whole(error.status, [JSON, *own, *headers], error.as_bytes())

@@ -17,6 +17,7 @@ OPERATIONS = (
         "Create a conversation",
         accepts=(JSON,),
         creates=CONVERSATION,
+        adds_items=True,
         example={"items": [_HELLO]},
     ),
     Operation("getConversation", "GET", _ONE, _TAG, "Retrieve a conversation"),
@@ -38,6 +39,7 @@ OPERATIONS = (
         "Add items to a conversation",
         accepts=(JSON,),
         query=("include",),
+        adds_items=True,
         example={"items": [_HELLO]},
     ),
     Operation(

@@ -10,6 +10,8 @@ from openai_app.metering import FREE, Meter, calls
 from openai_app.owned.objects import Kind
 
 MEGABYTE = 1024 * 1024
+# OpenAI takes up to 512 MB of images in one chat request; this bounds what a caller makes a worker hold.
+MAX_JSON_BYTES = 64 * MEGABYTE
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -65,8 +67,8 @@ class Operation:
     only_reads: bool = False
     #: The body is free, may be large and names no objects: it passes through unread.
     streams_body: bool = False
-    # OpenAI takes up to 512 MB of images in one chat request; this bounds what a caller makes a worker hold.
-    max_body_bytes: int = 64 * MEGABYTE
+    #: Of a form, which waits on disk, or of a body that streams through; JSON has MAX_JSON_BYTES at most.
+    max_body_bytes: int = MAX_JSON_BYTES
     #: Other paths by which older clients call it, below the same prefix.
     aliases: tuple[str, ...] = ()
     #: Why it is not offered; the caller is told, with status 403.
@@ -75,6 +77,8 @@ class Operation:
     refused_types: Mapping[tuple[str, str], str] = field(default_factory=dict)
     #: The parts of a form that hold files, at least one of which is needed.
     files: tuple[str, ...] = ()
+    #: The `items` of its body are read by every later response in the conversation that they are put into.
+    adds_items: bool = False
     #: A JSON body that works; its plain values are those of the form that works, with `files`.
     example: Mapping[str, Any] | None = None
 

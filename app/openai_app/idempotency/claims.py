@@ -40,6 +40,8 @@ MAX_OWED_BYTES = 64 * 1024 * 1024
 FAREWELL_S = 2.0
 # Whoever finds its call under way is told to wait as long again: it is answered after about twice the time.
 MOST_WAIT_S = 30
+# Where its process has lost its lease, it will soon be known whether that is dead.
+MOST_WAIT_FOR_THE_DEAD_S = 5
 # These speak of the balance as it was.
 _PASSING = (b"x-balance-charged", b"x-balance-remaining", b"content-length")
 
@@ -103,11 +105,12 @@ class Claims:
             case None:
                 return claim
             case UnderWay():
+                most_s = MOST_WAIT_S if found.has_lease else MOST_WAIT_FOR_THE_DEAD_S
                 raise Conflict(
                     "A request with this Idempotency-Key is being served. Send it again after the time that"
                     " Retry-After says, to get its answer; for another request send another key.",
                     code="idempotency_key_in_use",
-                    retry_after_s=min(max(1, math.ceil(found.age_s)), MOST_WAIT_S),
+                    retry_after_s=min(max(1, math.ceil(found.age_s)), most_s),
                 )
             case Other():
                 raise Unprocessable(

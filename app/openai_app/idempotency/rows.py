@@ -45,9 +45,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """The first call with the header is still being served, since so many seconds."""
+    """The first call with the header is still being served, since so many seconds; or its process has died,
+    which is not sure yet."""
 
     age_s: float
+    has_lease: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ class Other:
 def claim(asked: Asked, suspects: leases.Suspects) -> Kept | UnderWay | Other | None:
     """Makes the row this call's and answers None, or else what there is already.
 
-    A call whose process has lost its lease is under way until that is dead for sure: it may live, and owe the
-    answer.
+    A call whose process has lost its lease is under way until that is dead for sure, as the ledger's sweep or
+    `suspects` have found it: it may live, and owe the answer.
     """
     for _ in range(ATTEMPTS):
         IdempotentCall.objects.bulk_create([_row(asked)], ignore_conflicts=True)
@@ -79,7 +81,7 @@ def claim(asked: Asked, suspects: leases.Suspects) -> Kept | UnderWay | Other | 
             row.status is None and not row.is_served and suspects.is_dead(row.worker_id, row.lease_until)
         )
         if age < KEPT_FOR and not is_abandoned:
-            return _told_by(row, asked, age)
+            return _told_by(row, asked, age, has_lease=row.is_served)
         if _take_over(row, asked):
             return None
     return UnderWay(0.0)
@@ -145,10 +147,12 @@ def _take_over(row: IdempotentCall, asked: Asked) -> bool:
     )
 
 
-def _told_by(row: IdempotentCall, asked: Asked, age: timedelta) -> Kept | UnderWay | Other:
+def _told_by(
+    row: IdempotentCall, asked: Asked, age: timedelta, *, has_lease: bool
+) -> Kept | UnderWay | Other:
     if row.asked != asked.digest:
         return Other()
     if row.status is None:
-        return UnderWay(age.total_seconds())
+        return UnderWay(age.total_seconds(), has_lease)
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in row.headers]
     return Kept(row.request_id.hex, row.status, headers, None if row.body is None else bytes(row.body))

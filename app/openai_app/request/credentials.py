@@ -13,8 +13,7 @@ def digest_from(headers: Iterable[tuple[bytes, bytes]]) -> str:
     found = [value for name, value in headers if name == b"authorization"]
     if len(found) != 1:
         raise KeyRejected(
-            "You didn't provide an API key. Send it as a header: 'Authorization: Bearer YOUR_KEY'.",
-            code="missing_api_key" if not found else None,
+            "You didn't provide an API key. Send it as a header: 'Authorization: Bearer YOUR_KEY'."
         )
     scheme, _, secret = found[0].decode("latin-1").strip().partition(" ")
     if scheme.lower() not in _SCHEMES or not secret.strip():

@@ -32,6 +32,14 @@ MAX_PART_HEADERS_BYTES = 16 * 1024
 # No id, nor an object with one in it, is longer.
 MOST_ID_BYTES = 1024
 
+# The price and the way of the answer are read from these: of several values OpenAI might go by another one.
+HAVE_ONE_VALUE = frozenset(
+    {
+        *("file", "input_fidelity", "model", "n", "partial_images", "prompt", "quality", "response_format"),
+        *("seconds", "size", "stream", "stream_format"),
+    }
+)
+
 
 @dataclass
 class _Part:
@@ -49,7 +57,8 @@ class _Part:
 class FormReader:
     """Fed with a body's pieces; afterwards `fields` has the form as a dict.
 
-    A field given several times, or named `name[]`, is a list. Raises BadRequest for what is no form.
+    A field given several times, or named `name[]`, is a list. Raises BadRequest for what is no form, and for
+    one of `HAVE_ONE_VALUE` that has more.
     """
 
     def __init__(self, content_type: str, *, digest: "hashlib._Hash | None" = None) -> None:
@@ -129,9 +138,21 @@ class FormReader:
         self._part.name = disposition.get("name", "")
         self._part.file_name = disposition.get("filename")
         self._part.content_type = headers.get("content-type", "")
+        self._refuse_more_than_one_value(self._part.name)
         if self._digest is not None:
             said = [self._part.name, self._part.file_name, self._part.content_type]
             self._part.digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace") + b"\n")
+
+    def _refuse_more_than_one_value(self, name: str) -> None:
+        # Some servers drop a bracket in front.
+        field_name, bracket, _ = name.lstrip("[ ").partition("[")
+        field_name = field_name.rstrip("] ")
+        if field_name not in HAVE_ONE_VALUE:
+            return
+        if bracket or field_name != name:
+            raise BadRequest(f"The field {field_name!r} takes one value; {name[:60]!r} is another name.")
+        if name in self.fields:
+            raise BadRequest(f"The field {name!r} stands twice in your form.")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part

@@ -11,6 +11,7 @@ from typing import IO, Any
 from common.asgi import ClientLeftError, Headers, Receive, read_body, too_large
 from common.errors import ApiError, BadRequest
 from openai_app.catalogue import Operation
+from openai_app.catalogue.operation import FORM, JSON, MAX_JSON_BYTES
 from openai_app.owned import ownership
 from openai_app.request import request_body
 from openai_app.request.forms import FormReader, values_of
@@ -94,24 +95,30 @@ class Incoming:
         """
         incoming = cls()
         content_type, encoding = _header(headers, b"content-type"), _header(headers, b"content-encoding")
+        kind = _kind_of(content_type)
+        if operation.accepts and kind not in operation.accepts:
+            raise _unsupported(content_type, operation)
+        is_json = kind != FORM and not operation.streams_body
+        most_bytes = min(operation.max_body_bytes, MAX_JSON_BYTES) if is_json else operation.max_body_bytes
         length = content_length(headers)
-        if length is not None and length > operation.max_body_bytes:
-            raise too_large(operation.max_body_bytes)
-        is_form = content_type.lower().startswith("multipart/form-data")
-        if encoding not in ("", "identity") and (operation.streams_body or is_form):
-            raise BadRequest("A form may not be compressed: send it without a content encoding.")
-        if operation.streams_body:
-            incoming._stream = incoming._noting_errors(_checked(receive, operation.max_body_bytes))
-        elif is_form:
-            incoming._form_digest = hashlib.sha256(b"form") if with_digest else None
-            await incoming._read_form(receive, content_type, operation.max_body_bytes)
-        else:
-            raw = await read_body(receive, operation.max_body_bytes)
-            if encoding not in ("", "identity"):
+        if length is not None and length > most_bytes:
+            raise too_large(most_bytes)
+        if is_json:
+            raw = await read_body(receive, most_bytes)
+            if is_packed(headers):
                 raw = await asyncio.get_running_loop().run_in_executor(
-                    threads, decompressed, raw, encoding, operation.max_body_bytes
+                    threads, decompressed, raw, encoding, most_bytes
                 )
             await incoming._read_json(raw, operation, threads)
+            return incoming
+        pieces = _checked(receive, most_bytes)
+        if is_packed(headers):
+            pieces = _unpacked(pieces, _unpacker(encoding), most_bytes)
+        if operation.streams_body:
+            incoming._stream = incoming._noting_errors(pieces)
+        else:
+            incoming._form_digest = hashlib.sha256(b"form") if with_digest else None
+            await incoming._read_form(pieces, content_type, operation)
         return incoming
 
     async def _noting_errors(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -135,15 +142,33 @@ class Incoming:
                 threads, lambda: request_body.parse(raw, needs_model=needs_model)
             )
 
-    async def _read_form(self, receive: Receive, content_type: str, most_bytes: int) -> None:
+    async def _read_form(self, pieces: AsyncIterator[bytes], content_type: str, operation: Operation) -> None:
         reader = FormReader(content_type, digest=self._form_digest)
         # It must outlive this method; `close` ends it.
         self._spool = tempfile.SpooledTemporaryFile(FORM_IN_MEMORY_BYTES)  # noqa: SIM115
-        async for piece in _checked(receive, most_bytes):
+        async for piece in pieces:
             reader.feed(piece)
             self._spool.write(piece)
         self.fields = reader.finish()
         self._spool.seek(0)
+
+
+def _kind_of(content_type: str) -> str:
+    """What a body is read as. Whatever is no form is JSON, as some clients call it otherwise, or nothing."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    is_form = media_type.startswith("multipart/") or media_type == "application/x-www-form-urlencoded"
+    return media_type if is_form else JSON
+
+
+def _unsupported(content_type: str, operation: Operation) -> BadRequest:
+    """What OpenAI says of a body that cannot be read, and so could not be metered."""
+    accepted = " or ".join(f"'{each}'" for each in operation.accepts)
+    named = content_type.partition(";")[0].strip()[:100]
+    return BadRequest(
+        f"Unsupported content type: '{named}'. This API method only accepts {accepted} requests, but you "
+        f"specified the header 'Content-Type: {named}'. Please try again with a supported content type.",
+        code="unsupported_content_type",
+    )
 
 
 def content_length(headers: Headers) -> int | None:
@@ -153,11 +178,14 @@ def content_length(headers: Headers) -> int | None:
     return int(announced) if announced.isdecimal() and len(announced) < 20 else None
 
 
+def is_packed(headers: Headers) -> bool:
+    """Whether the body is compressed: it may be a thousand times as large as it comes."""
+    return _header(headers, b"content-encoding").lower() not in ("", "identity")
+
+
 def decompressed(raw: bytes, encoding: str, most_bytes: int) -> bytes:
     """The body that `Content-Encoding: gzip` or `deflate` packed; never more than `most_bytes` of it."""
-    if encoding.lower() not in ("gzip", "x-gzip", "deflate"):
-        raise BadRequest(f"The content encoding {encoding!r} is not supported; send gzip, deflate or none.")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    unpacker = _unpacker(encoding)
     try:
         body = unpacker.decompress(raw, most_bytes)
     except zlib.error as error:
@@ -167,6 +195,36 @@ def decompressed(raw: bytes, encoding: str, most_bytes: int) -> bytes:
     if not unpacker.eof:
         raise BadRequest(f"The {encoding} body is not complete.")
     return body
+
+
+def _unpacker(encoding: str) -> "zlib._Decompress":
+    if encoding.lower() not in ("gzip", "x-gzip", "deflate"):
+        raise BadRequest(f"The content encoding {encoding!r} is not supported; send gzip, deflate or none.")
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+
+
+async def _unpacked(
+    pieces: AsyncIterator[bytes], unpacker: "zlib._Decompress", most_bytes: int
+) -> AsyncIterator[bytes]:
+    """What `decompressed` gives of a body, as it comes."""
+    size = 0
+    async for packed in pieces:
+        while True:
+            try:
+                piece = unpacker.decompress(packed, PIECE_BYTES)
+            except zlib.error as error:
+                raise BadRequest(f"The body is not what its content encoding says: {error}.") from None
+            if not piece:
+                break
+            packed = unpacker.unconsumed_tail
+            size += len(piece)
+            if size > most_bytes:
+                raise too_large(most_bytes)
+            yield piece
+            # A small piece may hold very much: others have their turn in between.
+            await asyncio.sleep(0)
+    if not unpacker.eof:
+        raise BadRequest("The compressed body is not complete.")
 
 
 async def _checked(receive: Receive, most_bytes: int) -> AsyncIterator[bytes]:

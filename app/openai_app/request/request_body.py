@@ -1,6 +1,7 @@
 """A JSON request: read once, and forwarded as the bytes it came in unless something is written into it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,9 +95,46 @@ def refuse_repeated_names(body: bytes) -> None:
 
 
 def write_into(body: bytes, parsed: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
-    """`body` with `fields` set. New fields are put in front of the last brace, all else stays as it came."""
+    """`body` with `fields` set: one that it has is replaced, new ones are put in front of the last brace.
+
+    All else stays as it came; written anew, a number of twenty digits would be another one.
+    """
     if not fields:
         return body
-    if not parsed or any(field in parsed for field in fields):
-        return orjson.dumps({**parsed, **fields})
-    return body.rstrip()[:-1] + b"," + orjson.dumps(fields)[1:]
+    if not parsed:
+        return orjson.dumps(fields)
+    replaced = fields.keys() & parsed.keys()
+    if replaced:
+        body = _replaced(body.decode(), {name: fields[name] for name in replaced}).encode()
+    added = {name: value for name, value in fields.items() if name not in replaced}
+    return body.rstrip()[:-1] + b"," + orjson.dumps(added)[1:] if added else body
+
+
+def _replaced(text: str, values: Mapping[str, Any]) -> str:
+    """A JSON object, already read without error, with other values under names that it has."""
+    pieces: list[str] = []
+    kept = 0
+    name_at = _skip(text, text.index("{") + 1)
+    while text[name_at] == '"':
+        name, end = _SCAN.raw_decode(text, name_at)
+        begins = _skip(text, _skip(text, end) + 1)
+        _, ends = _SCAN.raw_decode(text, begins)
+        if name in values:
+            pieces += [text[kept:begins], orjson.dumps(values[name]).decode()]
+            kept = ends
+        # Behind the comma, or at the last brace.
+        comma = _skip(text, ends)
+        name_at = _skip(text, comma + 1) if text[comma] == "," else comma
+    return "".join([*pieces, text[kept:]])
+
+
+# What the numbers are does not matter here, and Python refuses to read the longest.
+_SCAN = json.JSONDecoder(parse_int=len, parse_float=len)
+_skip_spaces = re.compile(r"[ \t\n\r]*").match
+
+
+def _skip(text: str, position: int) -> int:
+    """Where the spaces end that begin here."""
+    found = _skip_spaces(text, position)
+    assert found is not None
+    return found.end()

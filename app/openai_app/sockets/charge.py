@@ -12,12 +12,13 @@ from balances.usage import Estimate, Usage
 from common.errors import BadRequest, InsufficientBalance
 from openai_app.answer.passing import settled
 from openai_app.answer.streaming import MAX_UNCOUNTED_BYTES
-from openai_app.exchange import Services, new_id
+from openai_app.exchange import new_id
 from openai_app.metering import Meter
 from openai_app.metering.chat import count_output
 from openai_app.metering.reading import mapping, without_zeros
 from openai_app.metering.units import OUTPUT
 from openai_app.request.request_body import MAX_MODEL_CHARACTERS
+from openai_app.services import Services
 from openai_app.settlement import charge
 from openai_app.settlement.charge import Charge
 

@@ -30,10 +30,10 @@ from common.errors import (
     Unavailable,
 )
 from openai_app.catalogue import Operation
-from openai_app.exchange import Services
 from openai_app.metering import TRANSCRIPTION, FormFile, Meter, realtime, transcription
 from openai_app.metering.reading import amount, mapping, string
 from openai_app.metering.realtime import HEARD_PER_SECOND, REALTIME, Settings
+from openai_app.services import Services
 from openai_app.sockets.charge import Holds, SocketCharge
 from openai_app.sockets.turns import Event, Inject, Turns, unknown_event
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from balances.operations import Granted
-from balances.units import INPUT
 from balances.usage import Estimate
 from common.errors import ApiError, BadRequest, Unavailable
 from openai_app.catalogue import CATALOGUE
-from openai_app.exchange import Services
 from openai_app.metering import RESPONSES, responses
 from openai_app.metering.reading import items, mapping, string
-from openai_app.owned import ownership
+from openai_app.owned import made
+from openai_app.owned.referred import note_usage, with_input
+from openai_app.services import Services
 from openai_app.settlement import charge
 from openai_app.sockets.charge import NOTHING, Holds, SocketCharge, check_name
 from openai_app.sockets.turns import Event, Inject, Turns, unknown_event
@@ -80,7 +80,7 @@ class ResponsesTurns(Turns):
                 await self._begin(lane, event, size)
             await self._saw(lane, event)
             placed, _ = self._working.pop(lane)
-            self._remember_context(mapping(event.get("response")))
+            await self._remember_context(mapping(event.get("response")))
             await self._holds.end(placed, event)
         elif kind == "error":
             await self._fail(lane)
@@ -95,10 +95,14 @@ class ResponsesTurns(Turns):
         return {"type": "error", "status": error.status, **lane, **error.as_dict()}
 
     async def _estimate(self, request: Event, size: int) -> Estimate:
-        """What a request needs, with what an earlier response on this socket adds to it."""
+        """What a request needs, with what earlier turns add to it, on this socket or elsewhere."""
         estimate = await self._count(size, lambda: responses.estimate(request))
-        earlier = self._context.get(string(request.get("previous_response_id")), 0)
-        return replace(estimate, units={**estimate.units, INPUT: estimate.units.get(INPUT, 0) + earlier})
+        previous = string(request.get("previous_response_id"))
+        if previous in self._context:
+            # It need not be stored, nor recorded.
+            estimate = with_input(estimate, self._context[previous])
+            request = {**request, "previous_response_id": None}
+        return await self._services.referred.add_earlier(estimate, request)
 
     async def _begin(self, lane: str, event: Event, size: int) -> None:
         """The oldest request of the lane is answered now; what was answered before is over, or broke off."""
@@ -131,14 +135,15 @@ class ResponsesTurns(Turns):
             return
         self._own.add(response["id"])
         self._own.update(string(mapping(item).get("id")) for item in items(response.get("output")))
-        found = ownership.new_objects(self.operation, self._working[lane][1], response)
+        found = made.new_objects(self.operation, self._working[lane][1], response)
         try:
             await self._services.records.remember(self._caller.user_id, found)
         except Unavailable:
             log.warning("a response could not be recorded: its caller cannot go on from it elsewhere")
 
-    def _remember_context(self, response: Mapping[str, Any]) -> None:
+    async def _remember_context(self, response: Mapping[str, Any]) -> None:
         usage = RESPONSES.usage(response, {})
+        await note_usage(self._services.records, response, usage)
         if usage is not None and isinstance(response.get("id"), str):
             self._context[response["id"]] = sum(usage.units.values())
 

@@ -37,10 +37,12 @@ from common.errors import ApiError, BadRequest, InsufficientBalance, KeyRejected
 from openai_app import metrics
 from openai_app.answer.allowances import headers_of
 from openai_app.answer.hiding import hide_in_event
-from openai_app.exchange import Services, new_id, path_below_prefix
+from openai_app.exchange import new_id
 from openai_app.metering.realtime import Settings
 from openai_app.request.credentials import digest_from
+from openai_app.request.paths import path_below_prefix
 from openai_app.request.request_body import refuse_depth
+from openai_app.services import Services
 from openai_app.settlement import charge
 from openai_app.sockets.charge import ENDED, Holds
 from openai_app.sockets.realtime import RealtimeTurns
@@ -123,7 +125,8 @@ class Socket:
         operation = RealtimeTurns.operation if is_realtime else ResponsesTurns.operation
         self._operation = operation.name
         offered: list[str] = self._scope["subprotocols"]
-        holds = Holds(self._services, _digest(self._headers, offered), operation.name)
+        digest = _digest(self._headers, offered)
+        holds = Holds(self._services, digest, operation.name)
         query = _query(self._scope["query_string"], _QUERY[path])
         model = _model_in(query) if is_realtime else ""
         caller = await holds.recognise(model)
@@ -136,7 +139,7 @@ class Socket:
             self._turns = ResponsesTurns(self._services, caller, holds, self._inject)
         protocols = [name for name in offered if name == _PROTOCOL or name.startswith(_BETA)]
         self._upstream = await self._services.upstream.connect_socket(
-            path, urlencode(query).encode(), self._headers, protocols
+            path, urlencode(query).encode(), self._headers, protocols, caller=digest
         )
         chosen = self._upstream.protocol or next(iter(protocols), None)
         try:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from balances.operations import Granted
 from common.errors import ApiError, BadRequest, PermissionDenied
 from openai_app.catalogue import Operation
-from openai_app.exchange import Services
 from openai_app.owned import ownership
 from openai_app.request.incoming import INLINE_BYTES
+from openai_app.services import Services
 from openai_app.sockets.charge import Holds
 
 # An event of a client's or of OpenAI's, parsed.

@@ -292,10 +292,10 @@ def chat_body(does: str = "", /, **fields: Any) -> bytes:
     return json.dumps({"model": "gpt-4o-mini", "messages": messages, **fields}).encode()
 
 
-def raw_request(caller: Caller, body: bytes) -> bytes:
-    """A chat completion as the bytes that go over a connection."""
+def raw_request(caller: Caller, body: bytes, path: str = "/v1/chat/completions") -> bytes:
+    """A call as the bytes that go over a connection."""
     return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {caller.key}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {caller.key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode() + body
 

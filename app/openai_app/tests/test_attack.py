@@ -10,8 +10,8 @@ import pytest
 from openai_app.catalogue import Operation
 from openai_app.catalogue.operation import FORM
 from openai_app.catalogue.operation import JSON as JSON_TYPE
-from openai_app.exchange import PREFIXES
 from openai_app.owned.objects import REFERENCES, Kind
+from openai_app.request.paths import PREFIXES
 from openai_app.tests import description
 from openai_app.tests.attacks import OFFERED, Attack, form, kinds_in, must_be_known, request_of
 from openai_app.tests.harness import House
@@ -158,7 +158,8 @@ def test_nothing_of_anothers_is_reached_by_a_form(row: Operation, attack: Attack
     wrong = []
     with attack.without_effect():
         for fields in other_forms(attack):
-            body, headers = form({**row.form_example, **fields}, files)
+            others = {name: data for name, data in files.items() if name not in fields}
+            body, headers = form({**row.form_example, **fields}, others)
             if error := attack.refused("POST", path, body, headers):
                 wrong.append(f"{fields}: {error}")
         assert not wrong, "\n".join(wrong)

@@ -308,7 +308,7 @@ def test_a_model_that_alice_had_fine_tuned_is_hers(gateway: House, alice: Caller
     assert status_of(alice, "DELETE", f"models/{model}") == 200
 
 
-def test_a_tuned_model_whose_jobs_end_nobody_has_seen_yet_is_nobody_elses(
+def test_a_tuned_model_whose_jobs_end_nobody_has_seen_yet_is_shown_to_nobody_and_then_its_owners(
     gateway: House, alice: Caller, bob: Caller
 ) -> None:
     training = uploaded(alice, b"\n".join(json.dumps(each).encode() for each in EXAMPLES), "fine-tune")
@@ -318,11 +318,13 @@ def test_a_tuned_model_whose_jobs_end_nobody_has_seen_yet_is_nobody_elses(
     gateway.simulator.finish(job)
     (model,) = set(ids_in(olga, "models")) - before
     assert model not in ids_in(bob, "models")
+    assert status_of(bob, "DELETE", f"models/{model}") == 404
+    assert alice.call("GET", f"/v1/fine_tuning/jobs/{job}").json["fine_tuned_model"] == model
+    # From the moment that anybody can know its name.
     assert status_of(bob, "GET", f"models/{model}") == 404
     assert post(bob, "chat/completions", model=model, messages=[HELLO]).status == 404
     assert post(bob, "assistants", model=model).status == 404
     assert post(bob, "responses", model="gpt-4o-mini", input="Hi!", field_of_2027={"by": model}).status == 404
-    assert alice.call("GET", f"/v1/fine_tuning/jobs/{job}").json["fine_tuned_model"] == model
     assert post(alice, "chat/completions", model=model, messages=[HELLO]).status == 200
 
 
@@ -335,12 +337,15 @@ def shared_model(gateway: House) -> Iterator[str]:
     gateway.console.run(forget, OPERATORS_MODEL)
 
 
-def test_a_tuned_model_that_nobody_here_made_is_the_operators_alone(gateway: House, alice: Caller) -> None:
+def test_a_tuned_model_that_nobody_here_made_is_used_by_all_and_listed_and_deleted_by_none(
+    gateway: House, alice: Caller
+) -> None:
     olga = gateway.caller(0, name="olga", is_superuser=True)
     assert OPERATORS_MODEL in ids_in(olga, "models")
     assert OPERATORS_MODEL not in ids_in(alice, "models")
-    assert alice.chat(model=OPERATORS_MODEL).status == 404
-    assert alice.chat(model="curie:ft-tollgate-2023").status == 404
+    assert alice.chat(model=OPERATORS_MODEL).status == 200
+    assert status_of(alice, "GET", f"models/{OPERATORS_MODEL}") == 200
+    assert status_of(alice, "DELETE", f"models/{OPERATORS_MODEL}") == 404
 
 
 def test_a_tuned_model_that_the_operator_shares_is_used_by_all_and_deleted_by_none(

@@ -9,8 +9,10 @@ import yaml
 
 from conftest import SHARED
 from openai_app.catalogue import CATALOGUE, Operation
-from openai_app.catalogue.operation import JSON
+from openai_app.catalogue.operation import FORM, JSON
 from openai_app.owned.objects import REFERENCES
+from openai_app.request.forms import HAVE_ONE_VALUE
+from openai_app.tests.description import takes
 
 DESCRIPTION = SHARED / "openai" / "openapi.yaml"
 pytestmark = [
@@ -174,6 +176,17 @@ def test_rows_have_the_queries_of_the_description(description: Mapping[str, Any]
         if set(row.query) != named:
             differing[row.name] = (row.query, named)
     assert differing == {}
+
+
+def test_no_list_or_object_of_a_form_is_refused(description: Mapping[str, Any]) -> None:
+    refused = set()
+    for row, operation in pairs(description):
+        form = operation.get("requestBody", {}).get("content", {}).get(FORM)
+        if form is not None:
+            fields = [(n, s) for path, n, s in properties(description, form["schema"]) if not path]
+            lists = {n for n, s in fields if takes(s, "array") or takes(s, "object")}
+            refused |= {f"{row.name} {name}" for name in lists & HAVE_ONE_VALUE}
+    assert refused == set()
 
 
 # --- References ---------------------------------------------------------------------------------------------

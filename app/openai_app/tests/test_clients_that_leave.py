@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from openai_app.settlement import charge
-from openai_app.tests.harness import PATIENCE_S, Caller, House, chat_body, house, raw_request
+from openai_app.tests.harness import PATIENCE_S, Caller, House, chat_body, house, raw_request, wait_for
 from openai_app.tests.raw_upstream import STREAM_HEAD, Connection, RawUpstream
 
 HELLO_TOKENS = 9
@@ -91,6 +91,46 @@ def test_many_that_leave_do_not_keep_anything(gateway: House, alice: Caller) -> 
     gateway.audit()
 
 
+BEHIND = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def test_a_client_that_leaves_with_another_request_sent_is_noticed_and_pays_as_any(
+    gateway: House, alice: Caller
+) -> None:
+    gateway.simulator.fault("tokens=50 stall=60 stall_after=20")
+    with alice.house.connected() as connection:
+        connection.sendall(raw_request(alice, chat_body(stream=True)) + BEHIND)
+        came = b""
+        while came.count(b'"content"') < 21:
+            came += connection.recv(65_536)
+        connection.sendall(BEHIND)
+    assert only_end(alice) == ("posted", charge.LEFT, {"input": HELLO_TOKENS, "output": 20})
+
+
+def test_a_request_behind_another_is_not_answered_and_the_connection_ends(alice: Caller) -> None:
+    with alice.house.connected() as connection:
+        connection.sendall(raw_request(alice, chat_body()) + BEHIND + b"no HTTP at all")
+        came = b""
+        while piece := connection.recv(65_536):
+            came += piece
+    assert came.count(b"HTTP/1.1 ") == 1
+    head, _, body = came.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(body)["object"] == "chat.completion"
+
+
+def test_speech_of_which_a_part_was_read_is_paid_for_though_another_request_was_sent(alice: Caller) -> None:
+    body = json.dumps({"model": "tts-1", "voice": "alloy", "input": "Hello [[simulate:big=20]]"}).encode()
+    with alice.house.connected() as connection:
+        connection.sendall(raw_request(alice, body, "/v1/audio/speech") + BEHIND)
+        came = 0
+        while came < 8_000_000:
+            came += len(connection.recv(65_536))
+    state, reason, units = only_end(alice)
+    assert (state, reason) == ("posted", charge.LEFT)
+    assert sum(units.values()) > 0
+
+
 # --- with an upstream that the test leads by the hand -----------------------------------------------------
 
 
@@ -142,6 +182,27 @@ def test_the_upstream_is_left_as_soon_as_the_client_has_left(led_house: House, u
             assert has_arrived.wait(PATIENCE_S)
         assert has_left.wait(PATIENCE_S)
     assert only_end(alice) == ("posted", charge.LEFT, {"input": HELLO_TOKENS, "output": 0})
+
+
+def test_a_client_that_leaves_while_openai_refuses_pays_nothing(
+    led_house: House, upstream: RawUpstream
+) -> None:
+    alice = led_house.caller()
+    has_refused = threading.Event()
+
+    def serve(connection: Connection) -> None:
+        connection.send(
+            b"HTTP/1.1 429 Slow Down\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"
+        )
+        has_refused.set()
+        connection.wait_until_closed()
+
+    with upstream.serving(serve), led_house.connected() as connection:
+        connection.sendall(raw_request(alice, chat_body(stream=True)))
+        assert has_refused.wait(PATIENCE_S)
+        wait_for(lambda: alice.holds(state="voided"))
+        connection.close()
+    assert only_end(alice) == ("voided", charge.REFUSED, {})
 
 
 def test_a_client_that_reads_nothing_is_waited_for_and_its_leaving_is_noticed(

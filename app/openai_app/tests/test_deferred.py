@@ -389,6 +389,7 @@ def test_what_openai_has_done_is_paid_for_though_the_gateway_fails_on_its_answer
         alice.settled()
         assert_paid(alice, work)
     else:
+        alice.settled()
         assert -alice.charges()[0]["amount"] == gateway.journal()[0]["usage"]["total_tokens"]
     assert alice.account()["held"] == 0
     assert alice.chat().status == 200

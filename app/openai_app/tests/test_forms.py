@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from common.errors import BadRequest
+from openai_app.catalogue import CATALOGUE, Operation
+from openai_app.catalogue.operation import FORM
 from openai_app.metering.form import FormFile
 from openai_app.request import forms
 from openai_app.request.forms import FormReader
@@ -58,6 +60,60 @@ def test_a_name_with_brackets_is_a_list_even_alone() -> None:
 def test_a_name_that_comes_twice_is_a_list() -> None:
     body = form_of(*(part('name="image"; filename="x"', content) for content in (b"1", b"22", b"333")))
     assert [image.size for image in read(body)["image"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("file", "file"),
+        ("model", "prompt", "model"),
+        ("model[]",),
+        ("model", "model[]"),
+        ("model[0]",),
+        ("model[name]",),
+        ("[model]",),
+        ("size", "size[]"),
+    ],
+    ids=str,
+)
+def test_a_field_that_takes_one_value_is_refused_with_more(names: tuple[str, ...]) -> None:
+    for end in ("", '; filename="f"'):
+        with pytest.raises(BadRequest, match=r"stands twice in your form|takes one value"):
+            read(form_of(*(part(f'name="{name}"{end}', b"x") for name in names)))
+
+
+def test_a_list_may_be_spelt_as_clients_do() -> None:
+    for names in ("image", "image"), ("image[]", "image[]"), ("image", "image[]"):
+        assert read(form_of(*(part(f'name="{name}"', b"x") for name in names))) == {"image": ["x", "x"]}
+    assert len(read(form_of(part('name="image[0]"', b"x"), part('name="image[1]"', b"y")))) == 2
+
+
+def test_an_object_is_sent_by_its_parts() -> None:
+    parts = {"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.5"}
+    assert read(form_of(*(part(f'name="{name}"', text.encode()) for name, text in parts.items()))) == parts
+
+
+class Asked(dict[str, Any]):
+    """A request that notes which of its fields are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return default
+
+
+# Images may be several, and each counts.
+@pytest.mark.parametrize("row", [row for row in CATALOGUE if FORM in row.accepts], ids=lambda row: row.name)
+def test_whatever_a_form_is_charged_by_has_one_value(row: Operation) -> None:
+    request = Asked()
+    if row.meter.estimate is not None:
+        row.meter.estimate(request)
+        row.meter.usage({}, request)
+        row.meter.rated_as(request)
+    assert request.names - {"image", "image[]", "images"} <= forms.HAVE_ONE_VALUE
 
 
 def test_files_may_come_before_and_after_the_fields() -> None:
@@ -144,8 +200,8 @@ def test_a_field_that_is_no_file_is_bounded() -> None:
 
 
 def test_the_number_of_parts_is_bounded() -> None:
-    one = part('name="a"', b"b")
-    assert len(read(form_of(*[one] * forms.MAX_PARTS))["a"]) == forms.MAX_PARTS
+    one = part('name="include"', b"b")
+    assert len(read(form_of(*[one] * forms.MAX_PARTS))["include"]) == forms.MAX_PARTS
     with pytest.raises(BadRequest, match="more than"):
         read(form_of(*[one] * (forms.MAX_PARTS + 1)))
 

@@ -16,7 +16,7 @@ from common.errors import ApiError
 from common.tests.strategies import JsonMaker, put_together
 from openai_app.metering import LATER, FormFile, batches, duration, fine_tuning, images
 from openai_app.metering.models import Patches, Tiles
-from openai_app.tests.test_metering_hostile import FIELDS, METERS, WORDS
+from openai_app.tests.test_metering_hostile import ENDPOINTS, FIELDS, METERS, WORDS
 
 MAKER = JsonMaker(FIELDS, WORDS)
 SOUNDS = put_together(
@@ -107,8 +107,12 @@ def line_of(value: Any) -> bytes:
 
 @given(st.lists(MAKER.objects(120).map(line_of) | st.binary(max_size=20), max_size=5))
 def test_any_lines_of_a_file_are_counted(lines: list[bytes]) -> None:
-    check_usage(batches.usage_of_lines(lines))
-    check_estimate(batches.estimate_lines(lines, {}))
+    for endpoint in ("", *ENDPOINTS):
+        batch = {"endpoint": endpoint}
+        output = batches.Output(batch, "")
+        output.add(lines)
+        check_usage(output.usage())
+        check_estimate(batches.estimate_lines(lines, batch))
     check_estimate(fine_tuning.estimate_lines(lines, {}))
 
 

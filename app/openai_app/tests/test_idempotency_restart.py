@@ -19,6 +19,7 @@ from openai_app.tests.idempotent import (
     chat,
     chat_stream,
     finish_without_a_charge,
+    grow_older,
     kept_rows,
     raw,
     until_ended,
@@ -84,6 +85,35 @@ def test_a_call_whose_process_died_runs_anew_once_its_lease_is_over(opened: Site
         assert len(reasons) == len(alice.charges()) == 2
         assert reasons[leases.DIED] == {"input": HELLO_TOKENS}
         second.audit()
+
+
+def test_a_call_whose_process_died_runs_anew_at_any_worker_as_soon_as_one_knows(opened: Site) -> None:
+    with opened.gateway(workers=1) as first:
+        alice = first.caller()
+        die_in_a_call(first, alice)
+    opened.console.run(console.end_leases)
+    with opened.gateway(workers=4) as second:
+        alice = at(second, alice)
+        # None of the workers has been asked for the call, but one of them has swept its hold.
+        wait_for(lambda: alice.account()["held"] == 0)
+        anew = chat(alice, "a")
+        assert anew.status == 200
+        assert REPLAYED not in anew.headers
+        assert len(alice.charges()) == 2
+        second.audit()
+
+
+def test_a_call_whose_process_has_lost_its_lease_is_soon_asked_for_again(opened: Site) -> None:
+    with opened.gateway(workers=1) as first:
+        alice = first.caller()
+        die_in_a_call(first, alice)
+    opened.console.run(grow_older, 1.0)
+    with opened.gateway(workers=1) as second:
+        refused = chat(at(second, alice), "a")
+        assert (refused.status, refused.headers["retry-after"]) == (409, "30")
+        opened.console.run(console.end_leases)
+        refused = chat(at(second, alice), "a")
+        assert (refused.status, refused.headers["retry-after"]) == (409, "5")
 
 
 def test_a_process_that_dies_between_keeping_an_answer_and_its_charge_is_paid_exactly(opened: Site) -> None:

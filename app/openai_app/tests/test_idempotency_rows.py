@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from unittest.mock import ANY
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_a_row_is_another_calls_when_its_process_has_had_no_lease_for_a_while(
     # Who has not seen it so long must not believe it.
     assert isinstance(claim(asked()), UnderWay)
     assert claim(asked(), suspects) is None
+
+
+def test_a_row_is_another_calls_as_soon_as_any_process_has_found_its_own_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "SURELY_DEAD_S", 0.05)
+    claim(asked(dead_worker()))
+    sweeper = leases.Sweeper()
+    sweeper.sweep()
+    assert claim(asked()) == UnderWay(ANY, has_lease=False)
+    time.sleep(0.05)
+    sweeper.sweep()
+    # By one who has never looked before.
+    assert claim(asked()) is None
 
 
 def test_a_row_stays_with_a_process_that_renews_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,9 +67,22 @@ def test_all_keys_of_a_disabled_user_are_refused(gateway: House, owner: Caller) 
     assert olga.call("PATCH", f"/api/users/{owner.id}", b'{"is_active": false}').status == 200
     for caller in (laptop, owner):
         refused = refusals(caller)
-        assert (refused.status, refused.error["code"]) == (401, "account_deactivated")
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
     assert olga.call("PATCH", f"/api/users/{owner.id}", b'{"is_active": true}').status == 200
     assert laptop.chat().status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"{}", b"[]", b'{"model": "gpt-4o-mini", "messages": [], "n": 1, "n": 2}']
+)
+def test_a_wrong_key_is_told_before_anything_that_is_wrong_with_the_request(
+    owner: Caller, body: bytes
+) -> None:
+    stranger = replace(owner, key="sk-tg-nobodys")
+    for path in ("/v1/chat/completions", "/v1/embeddings"):
+        refused = stranger.call("POST", path, body)
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+        assert owner.call("POST", path, body).status == 400
 
 
 def test_a_keys_models_are_those_of_its_list(owner: Caller) -> None:

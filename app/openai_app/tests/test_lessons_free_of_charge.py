@@ -95,10 +95,13 @@ def test_no_pass_through_route_skips_the_budget(alice: Caller, method: str, path
         [],
         "12",
         {"prompt_tokens": None, "completion_tokens": None},
-        {"prompt_tokens": "9", "completion_tokens": "4"},
+        {"prompt_tokens": "nine", "completion_tokens": "four"},
+        {"prompt_tokens": -9, "completion_tokens": -4},
+        {"prompt_tokens": 9, "completion_tokens": None},
+        {"prompt_tokens": True, "completion_tokens": True},
         {"total_tokens": 12},
     ],
-    ids=["null", "empty", "list", "text", "nulls", "texts", "total alone"],
+    ids=["null", "empty", "list", "text", "nulls", "texts", "below zero", "one null", "true", "total alone"],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_missing_usage_costs_the_hold_and_never_zero_and_raises_a_counter(
@@ -143,7 +146,8 @@ def test_a_unit_without_a_price_never_costs_0(unit: str) -> None:
     """Whatever is counted has a price before an operator has set one, and beside those that are set."""
     priced_in_part = Book([("a-model*", "input", 5 * MICRO), ("a-model*", "output", 0)])
     assert Book().price("a-model-of-next-year", {unit: 1}) >= 1
-    if unit != "output":
+    # Reasoning is output as well, and was made free with it.
+    if unit not in ("output", "reasoning"):
         assert priced_in_part.price("a-model-of-next-year", {unit: 1}) >= 1
 
 

@@ -240,6 +240,34 @@ def test_jobs_are_narrowed_by_metadata(alice: Caller) -> None:
     assert ids(alice, "/fine_tuning/jobs?metadata[team]=red") == made[:1]
 
 
+def test_jobs_without_metadata_are_asked_for_by_null(alice: Caller) -> None:
+    plain = [begin_job(alice), begin_job(alice)]
+    for metadata in ({"team": "red"}, {}):
+        job = post(
+            alice,
+            "/fine_tuning/jobs",
+            model="gpt-4o-mini-2024-07-18",
+            training_file=upload(alice, b'{"messages": []}\n', "fine-tune"),
+            metadata=metadata,
+        )
+        plain += [] if metadata else [job["id"]]
+    assert len(ids(alice, "/fine_tuning/jobs")) == 4
+    assert ids(alice, "/fine_tuning/jobs?metadata=null") == plain[::-1]
+
+
+@pytest.mark.parametrize("path", ["/videos", "/skills", "/chatkit/threads"])
+def test_a_list_of_none_is_one_where_openai_takes_it_for_one(
+    gateway: House, alice: Caller, path: str
+) -> None:
+    assert get(alice, f"{path}?limit=0")["data"] == []
+    kind = {"/videos": "video", "/skills": "skill"}.get(path, "chatkit_thread")
+    gateway.console.run(record, alice.id, {kind: f"{kind}_1"})
+    page = get(alice, f"{path}?limit=0")
+    assert (page["data"], page["has_more"]) == ([], True)
+    for limit in ("-1", "many", "101"):
+        assert alice.call("GET", f"/v1{path}?limit={limit}").status == 400
+
+
 # --- What changes ---------------------------------------------------------------------------------------
 
 
@@ -295,6 +323,59 @@ def test_what_the_operator_deleted_at_openai_vanishes_once_it_is_missed(
     gateway.simulator.control("DELETE", "objects")
     assert ids(alice, "/vector_stores") == []
     assert alice.call("GET", f"/v1/vector_stores/{made[0]}").status == 404
+
+
+def test_a_file_that_was_merely_uploaded_is_shown_as_it_is_now(gateway: House, alice: Caller) -> None:
+    (file_id,) = files(alice, 1)
+    gateway.console.run(seen_as, file_id, "uploaded")
+    assert [one["status"] for one in get(alice, "/files")["data"]] == ["processed"]
+
+
+def seen_as(object_id: str, status: str) -> None:
+    """Has an object's last known state be this; for the console."""
+    from openai_app.models import UpstreamObject
+
+    row = UpstreamObject.objects.get(object_id=object_id)
+    row.data["status"] = status
+    row.save(update_fields=["data"])
+
+
+def age(object_id: str) -> None:
+    """Has an object be recorded long ago; for the console."""
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    from openai_app.models import UpstreamObject
+
+    past = F("created_at") - timedelta(minutes=5)
+    UpstreamObject.objects.filter(object_id=object_id).update(created_at=past)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_what_openai_no_longer_has_vanishes_once_it_is_missed(
+    gateway: House, alice: Caller, method: str
+) -> None:
+    expired, assistant = files(alice, 1)[0], assistants(alice, 1)[0]
+    gateway.console.run(age, expired)
+    gateway.simulator.control("DELETE", "objects")
+    # Neither another's call, nor one for a part of it, nor an answer of a proxy says that it is gone.
+    assert gateway.caller().call(method, f"/v1/files/{expired}").status == 404
+    assert alice.call("GET", f"/v1/files/{expired}/content").status == 404
+    gateway.simulator.fault("html status=404", method=method)
+    assert alice.call(method, f"/v1/files/{expired}").status == 404
+    assert ids(alice, "/files") == [expired]
+    assert alice.call(method, f"/v1/files/{expired}").status == 404
+    assert (ids(alice, "/files"), ids(alice, "/assistants")) == ([], [assistant])
+
+
+def test_what_openai_does_not_know_yet_is_not_forgotten(gateway: House, alice: Caller) -> None:
+    (file_id,) = files(alice, 1)
+    gateway.simulator.control("DELETE", "objects")
+    assert alice.call("GET", f"/v1/files/{file_id}").status == 404
+    assert ids(alice, "/files") == [file_id]
+    assert alice.call("DELETE", f"/v1/files/{file_id}").status == 404
+    assert ids(alice, "/files") == []
 
 
 def test_a_list_is_answered_when_openai_is_not(gateway: House, alice: Caller) -> None:

@@ -226,6 +226,24 @@ def test_the_requests_of_a_batch_are_counted_line_by_line() -> None:
     assert batches.estimate_lines(lines, {}).units == {"input": 9 + 1 + 9, "output": 14 + 1_000}
 
 
+def test_a_batch_is_rated_as_its_lines_would_be() -> None:
+    chats = [line("/v1/chat/completions", {"model": "gpt-4o", "messages": []})] * 2
+    assert batches.estimate_lines(chats, {}).rated_as == {"gpt-4o"}
+    large = {"model": "dall-e-3", "prompt": "x", "size": "1024x1792"}
+    images = [line("/v1/images/generations", body) for body in ({"model": "dall-e-3"}, large)]
+    names = {"dall-e-3/1024x1024/standard", "dall-e-3/1024x1792/standard"}
+    assert batches.estimate_lines(images, {}).rated_as == names
+    film = line("/v1/videos", {"model": "sora-2-pro", "prompt": "x", "seconds": "8"})
+    assert batches.estimate_lines([film], {}).units == {"second": 8}
+    assert batches.estimate_lines([film], {}).rated_as == {"sora-2-pro/720x1280"}
+    assert batches.estimate_lines([line("/v1/moderations", {"input": "x"}), b"{"], {}).rated_as == set()
+
+
+def test_the_searches_that_a_batchs_lines_may_make_are_held() -> None:
+    request = {"model": "gpt-4o", "input": "Hi", "tools": [{"type": "web_search"}]}
+    assert batches.estimate_lines([line("/v1/responses", request)], {}).units["web_search"] == 1
+
+
 def test_training_is_counted_once_an_epoch() -> None:
     message = {"role": "user", "content": "Hello!"}
     lines = [json.dumps({"messages": [message]}).encode()] * 3

@@ -9,9 +9,15 @@ from openai_app import metering
 from openai_app.metering import hosted
 from openai_app.tests.harness import HELLO, JSON, Caller, House
 
+JSON_ANSWER = {"content-type": "application/json"}
 SEARCH = {"type": "web_search_call", "action": {"type": "search", "query": "weather"}}
 VISIT = {"type": "web_search_call", "action": {"type": "open_page", "url": "https://example.org"}}
 CODE = {"type": "code_interpreter_call", "container_id": "cntr_1"}
+SHELL = {"type": "shell_call", "environment": {"type": "container_reference", "container_id": "cntr_3"}}
+ITS_OWN = {"type": "shell", "environment": {"type": "container_auto"}}
+THE_CALLERS = {"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_3"}}
+IMAGE = {"type": "image_generation_call", "status": "completed", "quality": "high", "size": "1024x1024"}
+PAINTER = {"type": "image_generation", "quality": "low", "size": "1536x1024"}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,16 @@ CODE = {"type": "code_interpreter_call", "container_id": "cntr_1"}
             {"output": [CODE], "tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
             {},
         ),
+        ({"output": [SHELL, SHELL], "tools": [ITS_OWN]}, {"code_interpreter": 1}),
+        ({"output": [CODE, SHELL], "tools": [ITS_OWN]}, {"code_interpreter": 2}),
+        ({"output": [CODE, SHELL], "tools": [THE_CALLERS]}, {"code_interpreter": 1}),
+        ({"output": [{"type": "shell_call", "environment": {"type": "local"}}]}, {}),
+        ({"output": [IMAGE, {**IMAGE, "size": "1536x1024"}]}, {"image_output": 4_160 + 6_240}),
+        ({"output": [{**IMAGE, "quality": None, "size": None}], "tools": [PAINTER]}, {"image_output": 408}),
+        ({"output": [{"type": "image_generation_call"}]}, {"image_output": 6_240}),
+        ({"output": [{**IMAGE, "status": "failed"}]}, {}),
+        ({"output": [IMAGE], "tool_usage": {"image_gen": {"output_tokens": 272}}}, {"image_output": 272}),
+        ({"output": [IMAGE], "tool_usage": {"image_gen": {"output_tokens": 0}}}, {"image_output": 4_160}),
         ({"output": [{"type": "mcp_call"}, {"type": "function_call"}, 7, None]}, {}),
         ({"output": {"type": "web_search_call"}, "tool_usage": []}, {}),
     ],
@@ -47,6 +63,11 @@ def test_what_tools_did_is_read_from_a_response(response: dict[str, Any], used: 
         ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, {}),
         ({"tools": [{"type": "function", "name": "web_search"}], "max_tool_calls": -1}, {}),
         ({"tools": "web_search"}, {}),
+        ({"tools": [ITS_OWN]}, {"code_interpreter": 1}),
+        ({"tools": [THE_CALLERS]}, {}),
+        ({"tools": [{"type": "shell", "environment": {"type": "local"}}]}, {}),
+        ({"tools": [PAINTER]}, {"image_output": 408}),
+        ({"tools": [{"type": "image_generation"}], "max_tool_calls": 2}, {"image_output": 2 * 6_240}),
     ],
 )
 def test_what_tools_may_do_is_held(request_: dict[str, Any], held: dict[str, int]) -> None:
@@ -62,6 +83,26 @@ def test_searches_of_a_response_are_charged_beside_its_tokens(gateway: House, al
     (entry,) = alice.charges()
     assert entry["units"]["web_search"] == 2
     assert -entry["amount"] == answer.json["usage"]["total_tokens"] + 2 * 1_000
+
+
+def test_images_of_a_response_that_tells_no_tokens_of_them_are_charged_by_the_image(
+    gateway: House, alice: Caller
+) -> None:
+    request = {"model": "gpt-4o-mini", "input": "Draw!", "tools": [{"type": "image_generation"}]}
+    answer = {
+        "object": "response",
+        "status": "completed",
+        "model": "gpt-4o-mini-2024-07-18",
+        "output": [IMAGE],
+        "usage": {"input_tokens": 3_189, "output_tokens": 72},
+    }
+    gateway.simulator.record(
+        {"path": "/v1/responses", "request": request, "body": json.dumps(answer), "headers": JSON_ANSWER}
+    )
+    assert alice.call("POST", "/v1/responses", json.dumps(request).encode(), JSON).status == 200
+    (entry,) = alice.charges()
+    assert entry["units"] == {"input": 3_189, "output": 72, "image_output": 4_160}
+    assert entry["amount"] == -(3_189 + 72 + 4_160)
 
 
 def test_a_balance_that_does_not_pay_for_a_search_gets_none(gateway: House) -> None:

@@ -13,6 +13,19 @@ from openai_app.metering import LATER, FormFile, Meter, batches, duration, fine_
 METERS = {name: value for name, value in vars(metering).items() if isinstance(value, Meter)}
 
 
+# What a batch's lines may call.
+ENDPOINTS = (
+    "/v1/responses",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/moderations",
+    "/v1/videos",
+)
+
+
 def words(text: str) -> list[str]:
     return text.split()
 
@@ -85,8 +98,12 @@ def test_no_object_breaks_the_rules_of_its_kind(kind: str) -> None:
 
 def test_no_line_breaks_the_reading_of_a_file() -> None:
     lines = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"response":{"body":{"usage":[]}}}', b"[" * 100_000]
-    check_usage(batches.usage_of_lines(lines))
-    check_estimate(batches.estimate_lines(lines, {}))
+    for endpoint in ("", *ENDPOINTS):
+        batch = {"endpoint": endpoint}
+        output = batches.Output(batch, "")
+        output.add(lines)
+        check_usage(output.usage())
+        check_estimate(batches.estimate_lines(lines, batch))
     check_estimate(fine_tuning.estimate_lines(lines, {}))
 
 

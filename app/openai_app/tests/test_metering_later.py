@@ -116,7 +116,7 @@ def test_a_batch_that_reports_zeros_is_charged_by_its_output_file() -> None:
     image = {"usage": {"input_tokens": 5, "input_tokens_details": details, "output_tokens": 272}}
     lines = [answered(body) for body in (chat, response, embedding, image)]
     lines.append(json.dumps({"custom_id": "5", "response": None, "error": {"code": "x"}}).encode())
-    assert batches.usage_of_lines(lines).units == {
+    assert units_of(lines) == {
         "input": 3 + 6 + 1 + 5,
         "cached_input": 4,
         "output": 2 + 5,
@@ -126,7 +126,46 @@ def test_a_batch_that_reports_zeros_is_charged_by_its_output_file() -> None:
 
 def test_a_thousand_lines_add_up() -> None:
     chat = {"object": "chat.completion", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
-    assert batches.usage_of_lines([answered(chat)] * 1000).units == {"input": 3000, "output": 2000}
+    assert units_of([answered(chat)] * 1000) == {"input": 3000, "output": 2000}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "body", "units"),
+    [
+        ("/v1/videos", "sora-2/720x1280", {"status": "completed", "seconds": "8"}, {"second": 8}),
+        ("/v1/videos", "sora-2/720x1280", {"status": "failed", "seconds": "8"}, {}),
+        ("/v1/images/generations", "dall-e-3/1024x1024/hd", {"data": [{"url": ""}]}, {"image": 1}),
+        ("/v1/images/generations", "gpt-image-1", {"data": [{"b64_json": ""}]}, None),
+        ("/v1/images/edits", "gpt-image-1.5", {"usage": {"output_tokens": 272}}, {"image_output": 272}),
+        ("/v1/chat/completions", "gpt-4o", {"usage": {"prompt_tokens": 3}}, {"input": 3}),
+        ("/v1/chat/completions", "gpt-4o", {"choices": []}, None),
+        ("/v1/responses", "gpt-4o", {"status": "completed"}, None),
+        ("/v1/responses", "gpt-4o", {"status": "failed"}, {}),
+        ("/v1/moderations", "", {"results": []}, {}),
+        ("/v1/of_next_year", "", {"data": []}, None),
+    ],
+)
+def test_a_line_is_counted_as_its_endpoint_is(
+    endpoint: str, model: str, body: dict[str, Any], units: dict[str, int] | None
+) -> None:
+    assert units_of([answered(body)], endpoint, model) == units
+
+
+@pytest.mark.parametrize(
+    ("lines", "units"),
+    [
+        ([], None),
+        ([b"", b""], None),
+        ([b"<html>"], None),
+        ([b'{"custom_id": "1", "response": null, "error": null}'], None),
+        ([b'{"custom_id": "1", "response": null, "error": {"code": "x"}}'], {}),
+        ([b'{"custom_id": "1", "response": {"status_code": 400, "body": {}}}', b""], {}),
+    ],
+)
+def test_a_file_without_answers_is_not_free_unless_it_tells_of_refusals(
+    lines: list[bytes], units: dict[str, int] | None
+) -> None:
+    assert units_of(lines, "/v1/chat/completions") == units
 
 
 def test_what_ended_is_rated_by_what_it_says_of_itself() -> None:
@@ -134,6 +173,14 @@ def test_what_ended_is_rated_by_what_it_says_of_itself() -> None:
     assert LATER["video"].rated_as(video) == "sora-2/1280x720"
     assert LATER["batch"].rated_as({"model": "gpt-5-nano-2025-08-07"}) == "gpt-5-nano-2025-08-07"
     assert LATER["thread.run"].rated_as({"model": None}) == ""
+
+
+def units_of(lines: list[bytes], endpoint: str = "", model: str = "") -> Any:
+    """What the lines of an output file add up to; None if they do not tell."""
+    output = batches.Output({"endpoint": endpoint}, model)
+    output.add(lines)
+    used = output.usage()
+    return None if used is None else used.units
 
 
 def answered(body: dict[str, Any]) -> bytes:

@@ -4,12 +4,15 @@ import hashlib
 import json
 from typing import Any
 
+import orjson
 import pytest
 
+from openai_app.request.request_body import write_into
 from openai_app.tests.harness import HELLO, Caller, House, chat_body
 
 # "Hello!" with its framing, as the models read it.
 HELLO_TOKENS = 9
+STREAMED = {"stream_options": {"include_usage": True}, "max_completion_tokens": 100}
 # What gpt-4o-mini can write at most, by OpenAI's list of models.
 MOST_OUTPUT = 16_384
 
@@ -62,6 +65,23 @@ def test_a_limit_of_null_is_none(gateway: House) -> None:
     assert forwarded(gateway)["max_completion_tokens"] == 100
 
 
+def test_of_two_limits_none_is_raised(gateway: House) -> None:
+    gateway.caller(HELLO_TOKENS + 100).chat(max_tokens=30, max_completion_tokens=9000)
+    sent = forwarded(gateway)
+    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (30, 100)
+
+
+@pytest.mark.parametrize("value", [0, -5, "100", True, [7]])
+def test_what_is_no_limit_stays_as_it_came_for_openai_to_refuse(gateway: House, value: object) -> None:
+    alice = gateway.caller(HELLO_TOKENS + 100)
+    alice.chat("status=400", max_completion_tokens=value)
+    sent = forwarded(gateway)
+    assert sent["max_completion_tokens"] == value
+    # Whoever takes it all the same is bounded.
+    assert 0 < sent["max_tokens"] < 100
+    assert alice.settled()["balance"] == HELLO_TOKENS + 100
+
+
 def test_the_cap_is_shared_by_the_choices(gateway: House) -> None:
     alice = gateway.caller(HELLO_TOKENS + 100)
     gateway.simulator.fault("tokens=1000")
@@ -106,6 +126,28 @@ def test_a_body_into_which_nothing_is_written_arrives_byte_for_byte(alice: Calle
     (call,) = alice.house.journal()
     assert call["body_bytes"] == len(body)
     assert call["body_sha256"] == hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("body", "arrives"),
+    [
+        (
+            b' {"model" : "gpt-4o-mini", "seed":123456789012345678901234567890,\n "x": 1.0e2,'
+            b' "m\\u0061x_tokens" : 5000 ,"messages":[{"role":"user","content":"Hello!"}], "y": "}," } ',
+            b' {"model" : "gpt-4o-mini", "seed":123456789012345678901234567890,\n "x": 1.0e2,'
+            b' "m\\u0061x_tokens" : 100 ,"messages":[{"role":"user","content":"Hello!"}], "y": "}," } ',
+        ),
+        (
+            b'{"stream_options":{"include_usage":false}, "z": 1E40, "stream" :true,"model":"gpt-4o-mini",'
+            b'"messages":[{"role":"user","content":"Hello!"}]}\n',
+            b'{"stream_options":{"include_usage":true}, "z": 1E40, "stream" :true,"model":"gpt-4o-mini",'
+            b'"messages":[{"role":"user","content":"Hello!"}],"max_completion_tokens":100}',
+        ),
+    ],
+)
+def test_what_is_written_into_a_body_leaves_every_other_byte(body: bytes, arrives: bytes) -> None:
+    written = {"max_tokens": 100} if b"5000" in body else STREAMED
+    assert write_into(body, orjson.loads(body), written) == arrives
 
 
 def test_a_large_body_arrives_byte_for_byte(gateway: House) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openai_app.tests.deferred_work import ASSISTANTS, new_thread
+from openai_app.tests.deferred_work import ASSISTANTS, lines_of, new_thread, post, upload
 from openai_app.tests.harness import Caller, House, wait_for
 
 # Models that no other test calls, so that their rates are nobody else's business.
@@ -15,6 +15,7 @@ DEAR_OUTPUT = "gpt-4.1-nano"
 TENTHS = "o3-mini"
 FREE = "gpt-3.5-turbo"
 BY_PATTERN = "o4-mini"
+REASONING = "o3"
 RATES = (
     (DEAR_OUTPUT, "cached_input", "0.25"),
     (DEAR_OUTPUT, "output", "4"),
@@ -25,8 +26,11 @@ RATES = (
     ("o4-m*", "input", "2"),
     ("o4-mi*", "output", "3"),
     ("o4-m*", "output", "2"),
+    (REASONING, "output", "2"),
+    (REASONING, "reasoning", "5"),
 )
 HELLO_TOKENS = 9
+REASONING_HELLO_TOKENS = 8
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,6 +66,41 @@ def test_cached_input_may_cost_less_and_output_more(gateway: House, alice: Calle
     assert charge["amount"] == -440
     assert charge["units"] == {"input": 200, "cached_input": 800, "output": 10}
     assert charge["rate"] == {"input": 1_000_000, "cached_input": 250_000, "output": 4_000_000}
+
+
+@pytest.mark.parametrize(("model", "credits"), [(REASONING, 5), (DEAR_OUTPUT, 4)])
+def test_reasoning_has_a_rate_of_its_own_or_that_of_output(
+    gateway: House, alice: Caller, model: str, credits: int
+) -> None:
+    gateway.simulator.fault("prompt=10 tokens=20 reasoning=30")
+    assert alice.chat(model=model).json["usage"]["completion_tokens"] == 50
+    charge = only_charge(alice)
+    assert charge["units"] == {"input": 10, "output": 20, "reasoning": 30}
+    output = {REASONING: 2, DEAR_OUTPUT: 4}[model]
+    assert charge["amount"] == -(10 + 20 * output + 30 * credits)
+    assert charge["rate"]["reasoning"] == credits * 1_000_000
+
+
+def test_output_that_may_all_be_reasoning_is_capped_at_its_rate(gateway: House) -> None:
+    alice = gateway.caller(REASONING_HELLO_TOKENS + 5 * 20 + 4)
+    gateway.simulator.fault("tokens=1000")
+    assert alice.chat(model=REASONING).status == 200
+    assert gateway.journal()[0]["body"]["max_completion_tokens"] == 20
+
+
+def test_a_batch_costs_what_the_model_of_its_lines_does(gateway: House, alice: Caller) -> None:
+    asked = {"model": DEAR_OUTPUT, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 100}
+    file_id = upload(alice, lines_of(asked), "batch")
+    endpoint = "/v1/chat/completions"
+    post(alice, "/batches", input_file_id=file_id, endpoint=endpoint, completion_window="24h")
+    (hold,) = alice.holds(state="open")
+    # No batch is held for less input than this.
+    assert (hold["model"], hold["amount"]) == (DEAR_OUTPUT, 1_000 + 4 * 100)
+    gateway.simulator.finish()
+    alice.settled()
+    charge = only_charge(alice)
+    assert charge["model"] == DEAR_OUTPUT
+    assert charge["amount"] == -(charge["units"]["input"] + 4 * charge["units"]["output"])
 
 
 def test_a_fraction_of_a_credit_is_rounded_up_once(gateway: House, alice: Caller) -> None:

@@ -27,8 +27,8 @@ from gateway.tests import console
 from openai_app import catalogue
 from openai_app.answer import sse
 from openai_app.catalogue import Operation
-from openai_app.exchange import path_below_prefix
 from openai_app.metering import LATER
+from openai_app.request.paths import path_below_prefix
 from openai_app.settlement import charge, deferred
 from openai_app.tests.harness import GONE_AFTER_S, PATIENCE_S, Caller, House, house, polling, wait_for
 from openai_app.tests.recordings import TRAFFIC, needs_recordings

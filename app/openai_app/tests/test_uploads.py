@@ -155,7 +155,8 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(gateway: Ho
 @pytest.mark.parametrize("path", ["/v1/uploads/{}/parts", "/v1/audio/translations", "/v1/chat/completions"])
 def test_a_body_that_grows_too_large_is_refused_on_its_way(gateway: House, alice: Caller, path: str) -> None:
     made = post(alice, "/uploads", filename="a", bytes=1, purpose="user_data", mime_type="text/plain")
-    head = request_head(alice, path.format(made["id"]), "transfer-encoding: chunked")
+    header = JSON if path.endswith("completions") else FORM
+    head = request_head(alice, path.format(made["id"]), "transfer-encoding: chunked", header=header)
     first = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n'.encode()
     sent, came = 0, b""
     with gateway.connected() as connection:
@@ -178,6 +179,16 @@ def test_a_body_that_grows_too_large_is_refused_on_its_way(gateway: House, alice
     assert alice.account()["held"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/videos/edits", "/v1/containers/{}/files"])
+def test_json_is_no_larger_where_forms_may_be(gateway: House, alice: Caller, path: str) -> None:
+    container = post(alice, "/containers", name="c")["id"]
+    head = request_head(alice, path.format(container), f"content-length: {65 * MEGABYTE}", header=JSON)
+    with gateway.connected() as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+    assert [call["path"] for call in gateway.journal()] == ["/v1/containers"]
+
+
 def test_a_large_body_of_a_stranger_is_not_read(gateway: House) -> None:
     stranger = Caller(gateway, 0, "sk-nobody", 0)
     head = request_head(stranger, "/v1/files", f"content-length: {100 * MEGABYTE}")
@@ -189,7 +200,7 @@ def test_a_large_body_of_a_stranger_is_not_read(gateway: House) -> None:
 def test_who_asks_first_is_told_to_go_on(gateway: House, alice: Caller) -> None:
     body, header = form({"purpose": "user_data"}, {"file": ("a.txt", "text/plain", b"x" * 100_000)})
     head = request_head(
-        alice, "/v1/files", f"content-length: {len(body)}", "expect: 100-continue", form_header=header
+        alice, "/v1/files", f"content-length: {len(body)}", "expect: 100-continue", header=header
     )
     with gateway.connected() as connection:
         connection.sendall(head)
@@ -198,8 +209,8 @@ def test_who_asks_first_is_told_to_go_on(gateway: House, alice: Caller) -> None:
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def request_head(caller: Caller, path: str, *lines: str, form_header: dict[str, str] | None = None) -> bytes:
-    content_type = (form_header or FORM)["Content-Type"]
+def request_head(caller: Caller, path: str, *lines: str, header: dict[str, str] = FORM) -> bytes:
+    content_type = header["Content-Type"]
     given = [f"POST {path} HTTP/1.1", "host: x", f"authorization: Bearer {caller.key}"]
     return "\r\n".join([*given, f"content-type: {content_type}", *lines, "", ""]).encode()
 
@@ -365,13 +376,50 @@ def test_a_body_that_cannot_or_should_not_be_unpacked_is_refused(
     assert alice.holds() == []
 
 
-@pytest.mark.parametrize("path", ["/v1/files", "/v1/images/edits"])
-def test_a_form_may_not_be_compressed(gateway: House, alice: Caller, path: str) -> None:
-    body, header = form({"purpose": "user_data"}, {"file": ("a", "text/plain", b"a")})
-    answer = alice.call("POST", path, packed(body, "gzip"), {**header, "Content-Encoding": "gzip"})
-    assert answer.status == 400
-    assert "compressed" in answer.error["message"]
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_form_may_be_compressed(gateway: House, alice: Caller, encoding: str, size: int) -> None:
+    content = os.urandom(size // 2) + bytes(size // 2)
+    fields = {"purpose": "user_data", "prompt": "A hat", "model": "gpt-image-1"}
+    for path, name in (("/v1/files", "file"), ("/v1/images/edits", "image")):
+        body, header = form(fields, {name: ("a.png", "image/png", content)})
+        sent = packed(body, encoding)
+        answer = alice.call("POST", path, sent, {**header, "Content-Encoding": encoding})
+        assert answer.status == 200, answer.body
+        call = gateway.journal()[-1]
+        assert (call["body_bytes"], call["body_sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+        assert "content-encoding" not in call["headers"]
+    assert len(alice.charges()) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/audio/transcriptions"])
+@pytest.mark.parametrize("kind", ["cut", "plain", "brotli"])
+def test_a_form_that_cannot_be_unpacked_is_refused(
+    gateway: House, alice: Caller, path: str, kind: str
+) -> None:
+    body, header = form({"purpose": "user_data", "model": "whisper-1"}, {"file": ("a", "text/plain", b"a")})
+    sent = {"cut": packed(body, "gzip")[:-3], "plain": body, "brotli": b"\x0b\x02\x80{}\x03"}[kind]
+    encoding = "br" if kind == "brotli" else "gzip"
+    answer = alice.call("POST", path, sent, {**header, "Content-Encoding": encoding})
+    assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+    assert get(alice, "/files")["data"] == []
+    assert alice.holds() == []
+
+
+def test_a_form_that_unpacks_to_more_than_it_may_is_refused(gateway: House, alice: Caller) -> None:
+    body, header = form({"model": "whisper-1"}, {"file": ("a", "audio/wav", bytes(27 * MEGABYTE))})
+    headers = {**header, "Content-Encoding": "gzip"}
+    answer = alice.call("POST", "/v1/audio/transcriptions", packed(body, "gzip"), headers)
+    assert answer.status == 413
     assert gateway.journal() == []
+
+
+def test_the_packed_form_of_a_stranger_is_not_read(gateway: House) -> None:
+    stranger = Caller(gateway, 0, "sk-nobody", 0)
+    head = request_head(stranger, "/v1/images/edits", "content-length: 1000", "content-encoding: gzip")
+    with gateway.connected() as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
 def test_the_workers_survive_many_bombs_at_once(fresh: House) -> None:

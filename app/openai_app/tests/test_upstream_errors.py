@@ -19,6 +19,7 @@ from openai_app.tests.harness import (
 )
 from simulator.testing import SimulatorProcess
 
+NO_WORDS = "OpenAI answered with status 400 and no explanation."
 IN_ONE_PIECE_OR_STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 
 
@@ -33,7 +34,8 @@ def assert_costs_nothing(caller: Caller, answer: Answer, reason: str) -> None:
     assert caller.charges() == []
     hold = caller.hold_of(answer)
     assert (hold["state"], hold["reason"]) == ("voided", reason)
-    assert "x-balance-charged" not in answer.headers
+    # A stream's head has gone out before anybody knows.
+    assert answer.headers.get("x-balance-charged", "0") == "0"
 
 
 def assert_leaks_nothing(answer: Answer) -> None:
@@ -80,6 +82,13 @@ def test_the_time_after_which_to_try_again_passes(alice: Caller, stream: bool) -
     answer = alice.chat("status=429 retry_after=7", stream=stream)
     assert answer.headers["retry-after"] == "7"
     assert alice.chat("status=503 retry_after=30", stream=stream).headers["retry-after"] == "30"
+
+
+def test_a_refusal_tells_that_nothing_was_charged_and_what_is_left(alice: Caller) -> None:
+    for does in ("status=400", "status=429", "status=503", "reset"):
+        answer = alice.chat(does)
+        told = answer.headers["x-balance-charged"], answer.headers["x-balance-remaining"]
+        assert told == ("0", "100000")
 
 
 def test_a_failure_upstream_that_names_no_time_is_given_one(alice: Caller) -> None:
@@ -159,6 +168,39 @@ def test_a_refusal_that_is_no_error_object_is_put_into_one(
     assert "location" not in answer.headers
     assert "html" not in answer.body.decode()
     assert_leaks_nothing(answer)
+    assert_costs_nothing(alice, answer, charge.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (503, {"error": "overloaded"}, ("overloaded", "upstream_error", "upstream_503")),
+        (400, {"error": {"code": 7}}, (NO_WORDS, "invalid_request_error", "upstream_400")),
+        (404, {"error": None}, (NO_WORDS.replace("400", "404"), "invalid_request_error", "upstream_404")),
+    ],
+)
+def test_a_refusal_without_a_message_is_given_one(
+    gateway: House, alice: Caller, status: int, body: object, expected: tuple[str, str, str]
+) -> None:
+    record(gateway, status=status, body=json.dumps(body), headers={"content-type": "application/json"})
+    error = alice.chat().error
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["message"], error["type"], error["code"]) == expected
+
+
+def test_a_page_that_says_429_is_told_as_a_limit(gateway: House, alice: Caller) -> None:
+    headers = {"content-type": "text/html", "retry-after": "9"}
+    record(gateway, status=429, body="<html>slow down</html>", headers=headers)
+    answer = alice.chat()
+    assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
+    assert answer.headers["retry-after"] == "9"
+
+
+def test_an_error_with_a_status_of_200_costs_nothing(gateway: House, alice: Caller) -> None:
+    body = json.dumps({"error": {"message": "no such deployment", "type": "", "param": None, "code": None}})
+    record(gateway, body=body, headers={"content-type": "application/json"})
+    answer = alice.chat(max_tokens=50)
+    assert (answer.status, answer.body.decode()) == (200, body)
     assert_costs_nothing(alice, answer, charge.REFUSED)
 
 

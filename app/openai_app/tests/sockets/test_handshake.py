@@ -33,7 +33,7 @@ def refusal(
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
-        ({}, "missing_api_key"),
+        ({}, "invalid_api_key"),
         ({"Authorization": "Bearer sk-tg-nobody"}, "invalid_api_key"),
         ({"Authorization": "Basic sk-tg-nobody"}, "invalid_api_key"),
     ],

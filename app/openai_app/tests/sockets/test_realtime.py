@@ -62,10 +62,11 @@ def test_what_is_cached_heard_seen_and_spoken_is_charged_by_class(
         "audio_input": 92,
         "image_input": 12,
         "cached_input": 641,
-        "output": 31,
+        "output": 24,
+        "reasoning": 7,
         "audio_output": 80,
     }
-    assert entry["details"] == {"cached_audio": 384, "reasoning": 7}
+    assert entry["details"] == {"cached_audio": 384}
     assert (entry["model"], entry["operation"], entry["amount"]) == ("gpt-realtime", "connectRealtime", -900)
 
 
