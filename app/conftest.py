@@ -18,6 +18,13 @@ from users.models import ApiKey, User
 # Recorded traffic, OpenAI's description and the like; tests that need them are skipped where they are not.
 SHARED: Path = project.ROOT.parent / "shared"
 PASSWORD = "correct horse battery"
+# Files whose tests wait for a minute and more, for leases that run out and bodies that do not come: they are
+# begun first, so that nothing else is waited for at the end.
+LONGEST = (
+    *("test_bounds.py", "test_idempotency_restart.py", "test_uploads.py", "test_database_hangs.py"),
+    *("test_slow_readers.py", "test_stopping.py", "test_lessons_running.py", "test_attack.py"),
+    *("test_serve.py", "test_lessons_streams.py", "test_lessons_money.py", "test_every_operation.py"),
+)
 # The same examples each time, however slow the machine; `make fuzz` looks for new ones.
 settings.register_profile(
     "suite",
@@ -29,6 +36,11 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; all else keeps its order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture

