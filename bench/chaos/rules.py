@@ -188,6 +188,9 @@ def _by_reason(case: Case) -> Verdict:
             return _free(case, "left before it was sent", served_as=())
         case "The database went away before the hold was known to stand.":
             return _free(case, "the database went away", served_as=())
+        case "The database answered too late; nothing was sent to OpenAI.":
+            # A worker that stands still may have a SQLite file locked.
+            return _free(case, "the database was late", served_as=())
         case "The client left; charged what had been counted.":
             return _left(case)
         case "OpenAI broke off; charged what had been counted.":

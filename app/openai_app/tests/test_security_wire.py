@@ -121,6 +121,14 @@ def test_the_next_request_on_a_connection_needs_a_key_of_its_own(alice: Caller) 
     assert [call["path"] for call in alice.house.journal()] == [CHAT]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/nothing", CHAT])
+def test_no_browser_guesses_what_an_answer_is(alice: Caller, path: str) -> None:
+    for fields in ({}, {"stream": True}) if path == CHAT else ({},):
+        body = chat_body(**fields) if path == CHAT else None
+        answer = alice.call("POST" if body else "GET", path, body)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 # --- targets --------------------------------------------------------------------------------------------
 
 
