@@ -12,14 +12,15 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 # What takes long and is the same with either database is tested with one.
 ONCE := $(addprefix --ignore=app/,simulator \
     $(addprefix gateway/tests/,test_clock.py test_documents.py test_fuzz_served.py test_imports.py test_schema.py \
-    test_security_access.py test_security_production.py test_stop.py) \
+    test_security_access.py test_security_production.py test_security_secrets.py test_stop.py) \
     balances/tests/test_sizing.py \
     $(addprefix openai_app/tests/,http sockets test_attack.py test_attack_anywhere.py test_attack_spellings.py \
     test_binary_answers.py test_bounds.py test_catalogue.py test_catalogue_description.py test_circuit.py \
     test_clients_that_leave.py test_content_types.py test_deferred_missing.py test_downloads_of_json.py \
     test_every_older_operation.py test_every_operation.py test_form_fields.py test_forms.py test_fuzz_metering.py \
     test_fuzz_requests.py test_fuzz_streams.py test_ids_by_name.py test_legacy_clients.py \
-    test_lessons_free_of_charge.py test_lessons_running.py test_lessons_streams.py test_lines.py test_output_cap.py \
+    test_lessons_free_of_charge.py test_lessons_others_things.py test_lessons_running.py test_lessons_streams.py \
+    test_lines.py test_output_cap.py \
     test_parked.py test_paths_and_headers.py test_recorded_endpoints.py test_recorded_traffic.py \
     test_refused_bodies.py test_schema.py test_sdk.py test_security_wire.py test_slow_readers.py test_sse.py \
     test_streams.py test_timeouts.py test_upstream_errors.py test_uploads.py)) \
