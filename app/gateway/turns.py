@@ -85,15 +85,14 @@ class Turns:
             await respond_error(send, error)
             return
         answer = Answer()
-        task = asyncio.ensure_future(self._ask(scope, _once(body, receive), answer.send))
+        task = asyncio.ensure_future(self._ask(scope, _once(body), answer.send))
         # A thread that hangs keeps its turn: so many hang, and no more.
         task.add_done_callback(self._end)
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_EVERY_S))[0]:
                 if self._is_stuck():
                     answer.is_given_up = True
-                    # Django goes on, and finds that its client has left. Cancelled, it would not give its
-                    # connection to the database back.
+                    # Django goes on. Cancelled, it would not give its connection to the database back.
                     await respond_error(send, Unavailable("The database does not answer; try again."))
                     return
             task.result()
@@ -165,17 +164,19 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
     return await read_body(receive, MAX_BODY_BYTES)
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that answers the body first, and then the client's leaving: Django fails on anything else,
-    such as what the server says of a request that came too early."""
+def _once(body: bytes) -> Receive:
+    """A `receive` that answers the body, and nothing after it.
+
+    Of a client that has left Django would hear only to cancel what a thread of its is about, which the log
+    would tell as an error. It is soon done, and nobody waits for its answer.
+    """
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def next_message() -> Message:
         nonlocal message
         if message is None:
-            while (later := await receive())["type"] != "http.disconnect":
-                pass
-            return later
+            never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await never
         first, message = message, None
         return first
 
